@@ -1,0 +1,58 @@
+# Needs Python 3.11 or newer and a package index; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Only errors: pip also warns about every index of the machine that lacks a package.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+SOURCES := retrieval pipelines tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo     index and search a small corpus"
+	@echo "make test     check, then run the tests"
+	@echo "make check    format, lint and types, nothing is changed"
+	@echo "make format   format and mend what can be mended"
+	@echo "make bench    run the benchmarks"
+	@echo "make clean    remove .venv, caches and build results"
+
+demo: $(VENV)/.stamp-runtime
+	@$(BIN)/retrieval demo
+
+test: check
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.stamp-dev
+	@$(BIN)/ruff format --check --output-format concise $(SOURCES) || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet --output-format concise $(SOURCES)
+	@$(BIN)/mypy
+
+format: $(VENV)/.stamp-dev
+	@$(BIN)/ruff check --quiet --fix $(SOURCES) || true
+	@$(BIN)/ruff format $(SOURCES)
+
+bench: $(VENV)/.stamp-dev
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.stamp-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "$(PYTHON): $$($(PYTHON) --version 2>/dev/null || echo not found), but Python 3.11 or newer is needed;" \
+			"name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-runtime: pyproject.toml constraints.txt | $(VENV)/.stamp-python
+	@echo "installing the project into $(VENV) (minutes the first time)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml constraints.txt | $(VENV)/.stamp-python
+	@echo "installing the project and its development tools into $(VENV) (minutes the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.stamp-runtime

@@ -1,0 +1,59 @@
+"""The command line: ``retrieval ingest PATH``, ``retrieval search QUERY`` and the rest."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.demo import demo
+from pipelines.commands.evaluate import evaluate
+from pipelines.commands.ingest import delete, ingest
+from pipelines.commands.inspect import doctor, info
+from pipelines.commands.registration import command
+from pipelines.commands.search import search
+
+app = typer.Typer(
+    name="retrieval",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+command(app, interrupted="stopped; run the same command again to go on")(ingest)
+command(app)(search)
+command(app)(evaluate)
+command(app)(info)
+command(app)(doctor)
+command(app)(delete)
+command(app)(demo)
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal cannot show must not end a search.
+            stream.reconfigure(errors="replace")
+    app(prog_name="retrieval")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from retrieval import __version__
+
+        typer.echo(f"retrieval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Two-stage retrieval on a cheap CPU: static embeddings and BM25 fetch, a cross-encoder reads the best."""

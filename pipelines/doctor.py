@@ -1,0 +1,168 @@
+"""Is the installation complete and the index sound? Every check says what to do when it is not.
+
+Nothing is repaired and nothing is created here; an index that `TwoStagePipeline.open` refuses can be examined.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipelines.index_checks import REBUILD, Check, examine_contents
+from pipelines.presence import require_index
+from pipelines.progress import StepCallback
+from retrieval.config import Config, EdgeStoreConfig
+from retrieval.datatypes import IndexManifest
+from retrieval.encoders import Bm25Encoder
+from retrieval.errors import IndexMismatchError, RetrievalError, StoreBusyError
+from retrieval.manifest import manifest_from_json, peek_manifest, require_same_bm25, require_same_encoder
+from retrieval.models import find_model, open_encoder
+from retrieval.protocols import Encoder
+from retrieval.rerankers import open_reranker
+from retrieval.stores import open_store
+
+_PACKAGES = ("numpy", "onnxruntime", "pydantic", "qdrant-edge-py", "safetensors", "tokenizers")
+
+
+def examine(config: Config, folder: Path | None, *, on_progress: StepCallback | None = None) -> tuple[Check, ...]:
+    """Check the installation, the models, the index and what is stored in it.
+
+    Args:
+        config: The configuration that the index would be opened with.
+        folder: Folder of the embedded index; ``None`` for an index on a server.
+        on_progress: Called while the index is read.
+
+    Returns:
+        All checks, in the order in which they build on each other.
+    """
+    return tuple(_checks(config, folder, on_progress or (lambda stage, done, total: None)))
+
+
+def _checks(config: Config, folder: Path | None, on_progress: StepCallback) -> Iterator[Check]:
+    yield _installation()
+    encoder, check = _encoder(config)
+    yield check
+    yield _reranker(config)
+    if folder is not None:
+        yield _disk(config, folder)
+        yield _folder(folder)
+    if encoder is None or (folder is not None and not _has_index(folder)):
+        yield Check("index", None, "not opened, see above")
+        return
+    yield from _index(config, folder, encoder, on_progress)
+
+
+def _installation() -> Check:
+    found, missing = [f"Python {platform.python_version()}"], []
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        return Check("installation", False, f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    return Check("installation", True, ", ".join(found))
+
+
+def _encoder(config: Config) -> tuple[Encoder | None, Check]:
+    try:
+        encoder = open_encoder(config.encoder)
+        Bm25Encoder(config.bm25)
+    except (RetrievalError, ValueError) as error:
+        return None, Check("encoder", False, str(error), "name a model that is there with --set encoder.model=NAME")
+    return encoder, Check("encoder", True, str(encoder.fingerprint))
+
+
+def _reranker(config: Config) -> Check:
+    try:
+        reranker = open_reranker(config.rerank, find_model(config.rerank.model))
+        logits = reranker.score("what causes the tides", ["The moon causes the tides.", "Bread is baked from flour."])
+    except (RetrievalError, OSError) as error:
+        return Check("reranker", False, str(error), "name a model that is there with --set rerank.model=NAME")
+    if not logits[0] > logits[1]:
+        detail = f"{reranker.name} prefers a text that has nothing to do with the question"
+        return Check("reranker", False, detail, "install the package again, or choose another model")
+    return Check("reranker", True, f"{reranker.name} tells an answer from another text")
+
+
+def _disk(config: Config, folder: Path) -> Check:
+    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free // 2**20
+    least = config.store.min_free_mb if isinstance(config.store, EdgeStoreConfig) else 0
+    if free < least:
+        return Check("disk", False, f"{free:,} MiB free", f"free some; writes need {least:,} MiB (store.min_free_mb)")
+    return Check("disk", True, f"{free:,} MiB free")
+
+
+def _has_index(folder: Path) -> bool:
+    return (folder / "engine").is_dir()
+
+
+def _folder(folder: Path) -> Check:
+    try:
+        manifest = peek_manifest(folder)
+    except RetrievalError as error:
+        return Check("manifest", False, str(error), REBUILD)
+    if manifest is not None and _has_index(folder):
+        return Check("manifest", True, f"{manifest.documents:,} documents, {manifest.passages:,} passages")
+    if manifest is None and not _has_index(folder):
+        return Check("manifest", False, f"there is no index in {folder.absolute()}", "retrieval ingest PATH")
+    missing = "engine/" if manifest is not None else "manifest.json"
+    return Check("manifest", False, f"{folder.absolute()} has no {missing}", REBUILD)
+
+
+def _index(config: Config, folder: Path | None, encoder: Encoder, on_progress: StepCallback) -> Iterator[Check]:
+    try:
+        if folder is None:
+            require_index(config, folder)
+        store = open_store(config, dim=_dimensions(folder, encoder), path=folder, verify=False)
+    except StoreBusyError as error:
+        yield Check("index", False, str(error), "close it there and run doctor again")
+        return
+    except (RetrievalError, OSError) as error:
+        yield Check("index", False, str(error), REBUILD)
+        return
+    try:
+        yield Check("index", True, f"{store.location} opens")
+        stored = store.read_manifest()
+        if stored is None:
+            yield Check("contents", None, "not compared, there is no manifest")
+            return
+        manifest = manifest_from_json(stored, store.location)
+        yield _state(manifest)
+        same = _same_settings(config, manifest, encoder, store.location)
+        yield same
+        yield from examine_contents(store, manifest, encoder if same.ok else None, on_progress)
+    except (RetrievalError, OSError) as error:
+        yield Check("contents", False, str(error), REBUILD)
+    finally:
+        store.close()
+
+
+def _dimensions(folder: Path | None, encoder: Encoder) -> int:
+    """Those of the encoder that made the vectors, whatever the configuration asks for."""
+    try:
+        manifest = None if folder is None else peek_manifest(folder)
+    except RetrievalError:
+        manifest = None
+    return encoder.dim if manifest is None else manifest.encoder.dim
+
+
+def _state(manifest: IndexManifest) -> Check:
+    if manifest.state == "ready":
+        return Check("state", True, f"ready, last changed {manifest.updated}")
+    return Check(
+        "state", False, f"a run was interrupted while {manifest.state}", "run the same 'retrieval ingest' command again"
+    )
+
+
+def _same_settings(config: Config, manifest: IndexManifest, encoder: Encoder, location: str) -> Check:
+    try:
+        require_same_encoder(manifest, encoder.fingerprint, location)
+        require_same_bm25(manifest, config, location)
+    except IndexMismatchError as error:
+        return Check("settings", False, str(error), "open it with its own settings, or " + REBUILD)
+    return Check("settings", True, "encoder and BM25 are those that the index was built with")

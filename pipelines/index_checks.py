@@ -1,0 +1,131 @@
+"""Does the index hold what its manifest says, and do the stored vectors belong to the stored texts?"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.counts import Counts
+from pipelines.points import indexed_text
+from pipelines.progress import StepCallback
+from retrieval.datatypes import IndexManifest, StoredPoint
+from retrieval.protocols import Encoder, Store
+
+REBUILD = "make the index again with 'retrieval ingest --rebuild PATH'"
+
+_SAMPLE = 200
+_TOLERANCE = 1e-4
+_PAYLOAD: Mapping[str, type] = {
+    "document": str,
+    "document_id": str,
+    "source": str,
+    "hash": str,
+    "index": int,
+    "text": str,
+    "start": int,
+    "end": int,
+    "title": str,
+    "headings": list,
+    "terms": int,
+    "run": int,
+    "metadata": dict,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Args:
+        name: What was checked.
+        ok: Whether it is as it should be; ``None`` when it could not be checked because something else is wrong.
+        detail: What was found.
+        remedy: What to do when it is not ok.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    remedy: str = ""
+
+
+def examine_contents(
+    store: Store, manifest: IndexManifest, encoder: Encoder | None, on_progress: StepCallback
+) -> Iterator[Check]:
+    """Read the whole index once, and the vectors of an even sample of it.
+
+    Args:
+        store: Open store.
+        manifest: Its manifest.
+        encoder: The encoder that the index was built with; ``None`` leaves the comparison out.
+        on_progress: Called while reading.
+    """
+    counts, incomplete = Counts(), 0
+    step = max(1, manifest.passages // _SAMPLE)
+    sample: list[str] = []
+    for number, point in enumerate(store.scan()):
+        if _is_complete(point.payload):
+            counts.add(point.id, point.payload)
+        else:
+            incomplete += 1
+            counts.passages += 1
+            counts.ids ^= uuid.UUID(point.id).int
+        if number % step == 0 and len(sample) < _SAMPLE:
+            sample.append(point.id)
+        if number % 1000 == 0:
+            on_progress("reading", number, manifest.passages)
+    yield _payloads(counts, incomplete)
+    yield _counts(counts, manifest)
+    points = [point for point in store.get(sample, vectors=True) if _is_complete(point.payload)]
+    yield _vectors(points)
+    yield _encoding(points, encoder)
+
+
+def _is_complete(payload: Mapping[str, Any]) -> bool:
+    return all(isinstance(payload.get(name), kind) for name, kind in _PAYLOAD.items())
+
+
+def _payloads(counts: Counts, incomplete: int) -> Check:
+    if incomplete:
+        return Check("payload", False, f"{incomplete:,} of {counts.passages:,} passages lack a field", REBUILD)
+    return Check("payload", True, f"{counts.passages:,} passages have all their fields")
+
+
+def _counts(counts: Counts, manifest: IndexManifest) -> Check:
+    found = counts.as_manifest_fields()
+    wrong = [
+        f"{name} {value}, the manifest says {getattr(manifest, name)}"
+        for name, value in found.items()
+        if value != getattr(manifest, name)
+    ]
+    if not wrong:
+        return Check("counts", True, "documents, passages, terms and ids are those of the manifest")
+    remedy = REBUILD if manifest.state == "ready" else "run the same 'retrieval ingest' command again"
+    return Check("counts", False, "; ".join(wrong), remedy)
+
+
+def _vectors(points: Sequence[StoredPoint]) -> Check:
+    vectors = [point.dense for point in points if point.dense is not None]
+    bad = sum(not (np.isfinite(row).all() and abs(float(np.linalg.norm(row)) - 1.0) < _TOLERANCE) for row in vectors)
+    if bad:
+        detail = f"{bad:,} of {len(vectors):,} sampled vectors are not finite or not of unit length"
+        return Check("vectors", False, detail, REBUILD)
+    return Check("vectors", True, f"{len(vectors):,} sampled vectors are finite and of unit length")
+
+
+def _encoding(points: Sequence[StoredPoint], encoder: Encoder | None) -> Check:
+    if encoder is None:
+        return Check("encoding", None, "not compared, the encoder is another one")
+    expected = encoder.encode_documents([indexed_text(point.payload) for point in points])
+    wrong = 0
+    for point, row in zip(points, expected, strict=True):
+        stored = np.zeros_like(row) if point.dense is None else point.dense
+        wrong += not np.allclose(stored, row, atol=_TOLERANCE)
+    if wrong:
+        detail = f"{wrong:,} of {len(points):,} sampled passages do not get the vector that is stored for them"
+        return Check("encoding", False, detail, REBUILD)
+    return Check("encoding", True, f"{len(points):,} sampled passages get the vectors that are stored")

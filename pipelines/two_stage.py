@@ -1,0 +1,335 @@
+"""The pipeline: ingest, first stage, second stage, over one index.
+
+```python
+from pipelines import TwoStagePipeline
+
+with TwoStagePipeline.open("my-index") as pipeline:
+    pipeline.ingest("docs/")
+    for hit in pipeline.search("pipe not broken but leaking"):
+        print(hit.rank, hit.first_stage_rank, hit.score, hit.text)
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from pipelines.counts import COUNTED_FIELDS, Counts, repair
+from pipelines.explain import Explanation, explain
+from pipelines.ingest import Ingest, ProgressCallback
+from pipelines.search import Search, SearchArguments, SearchOptions
+from retrieval.chunking import Chunker
+from retrieval.config import Config, EdgeStoreConfig, load_config, parse_config
+from retrieval.datatypes import Document, Filter, FirstStage, GroupBy, IndexManifest, IngestReport, Results
+from retrieval.documents import from_python, open_documents
+from retrieval.encoders import Bm25Encoder
+from retrieval.manifest import (
+    manifest_from_json,
+    manifest_to_json,
+    new_manifest,
+    peek_manifest,
+    require_same_bm25,
+    require_same_encoder,
+)
+from retrieval.models import find_model, open_encoder
+from retrieval.protocols import Encoder, Reranker, SparseEncoder, Store
+from retrieval.rerankers import open_reranker
+from retrieval.stores import open_store
+
+Source = str | Path | Iterable[Document | dict[str, Any] | tuple[str, str]]
+
+
+class TwoStagePipeline:
+    """Ingest, search and rerank over one index.
+
+    `open` and `from_config` build one; the constructor takes ready parts. Searching is safe from several threads;
+    one ingest or delete runs at a time.
+
+    Args:
+        config: Settings of all parts.
+        encoder: Static encoder.
+        sparse: BM25 encoder.
+        store: Open store; the pipeline closes it.
+        open_reranker: Called at the first search that reranks.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        encoder: Encoder,
+        sparse: SparseEncoder,
+        store: Store,
+        open_reranker: Callable[[], Reranker],
+    ) -> None:
+        self.config = config
+        self.encoder = encoder
+        self.sparse = sparse
+        self.store = store
+        self._chunker = Chunker(config.chunking, encoder.count_tokens)
+        self._search = Search(config, encoder, sparse, store, open_reranker)
+        self._write_lock = threading.Lock()
+        self._worker: ThreadPoolExecutor | None = None
+        stored = store.read_manifest()
+        if stored is None:
+            self._manifest = new_manifest(config, encoder.fingerprint, self._chunker.fingerprint)
+            store.write_manifest(manifest_to_json(self._manifest))
+        else:
+            self._manifest = manifest_from_json(stored, store.location)
+            require_same_encoder(self._manifest, encoder.fingerprint, store.location)
+            require_same_bm25(self._manifest, config, store.location)
+
+    @classmethod
+    def open(cls, path: str | Path = "index", config: Config | None = None) -> Self:
+        """Open the index in a folder, or start one there.
+
+        Args:
+            path: Folder of the embedded index; ignored by configurations of a server or of memory.
+            config: Settings; ``None`` takes the encoder, BM25 and chunking settings that an existing index was built
+                with, and the defaults for everything else.
+
+        Raises:
+            ModelError: A model is missing or malformed.
+            IndexMismatchError: The index was built with another encoder or other BM25 settings.
+            StoreBusyError: Another process holds the index.
+            StoreCorruptError: Files of the index are damaged or missing.
+        """
+        if config is None:
+            config = settings_of(path)
+        store_config = config.store
+        if isinstance(store_config, EdgeStoreConfig) and store_config.path is not None:
+            path = store_config.path
+        encoder = open_encoder(config.encoder)
+        if isinstance(store_config, EdgeStoreConfig) and (manifest := peek_manifest(path)) is not None:
+            # Before the store looks at vector sizes: this message names both encoders.
+            require_same_encoder(manifest, encoder.fingerprint, str(path))
+        store = open_store(config, dim=encoder.dim, path=Path(path))
+        try:
+            return cls(
+                config,
+                encoder=encoder,
+                sparse=Bm25Encoder(config.bm25),
+                store=store,
+                open_reranker=partial(_open_reranker, config),
+            )
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def from_config(cls, path: str | Path, *, overrides: Sequence[str] = (), index: str | Path = "index") -> Self:
+        """Open the index that a configuration file describes.
+
+        Args:
+            path: YAML file.
+            overrides: ``section.key=value`` each.
+            index: Folder of an embedded index whose path the file does not give.
+
+        Raises:
+            ConfigError: The file cannot be used.
+            RetrievalError: As for `open`.
+        """
+        return cls.open(index, load_config(path, overrides))
+
+    @property
+    def manifest(self) -> IndexManifest:
+        """What the index holds and was built with."""
+        return self._manifest
+
+    def ingest(
+        self, source: Source, *, sync: bool = False, on_progress: ProgressCallback | None = None
+    ) -> IngestReport:
+        """Add what is new in a source, replace what changed, skip the rest.
+
+        A stream with bounded memory. What cannot be used lands in the report and the run goes on; a run that was
+        killed is finished by calling it again.
+
+        Args:
+            source: A file, a folder, or an iterable of Documents, dicts with ``text`` (and ``id``, ``title``, other
+                keys as metadata) or ``(id, text)`` pairs.
+            sync: Also remove documents of this file or folder that are no longer in it.
+            on_progress: Called after every batch.
+
+        Raises:
+            DocumentError: The source cannot be read at all.
+            ValueError: ``sync`` with a source that is not a path.
+            StoreError: The store refused; what was written stays.
+        """
+        is_path = isinstance(source, (str, Path))
+        if sync and not is_path:
+            raise ValueError("sync=True needs a file or folder, not documents handed over in Python")
+        with self._write_lock:
+            run = Ingest(self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress)
+            if isinstance(source, (str, Path)):
+                documents = open_documents(source, self.config.documents, on_rejected=run.reject)
+            else:
+                documents = from_python(source, on_rejected=run.reject)
+            try:
+                return run.run(documents, sync_root=str(Path(str(source)).resolve()) if sync else None)
+            finally:
+                self._manifest = run.manifest
+
+    def search(
+        self,
+        query: str,
+        top_k: int | None = None,
+        *,
+        candidates: int | None = None,
+        depth: int | None = None,
+        budget_ms: float | None = None,
+        rerank: bool | None = None,
+        first_stage: FirstStage | None = None,
+        where: Filter | None = None,
+        group_by: GroupBy | None = None,
+        min_score: float | None = None,
+    ) -> Results:
+        """Find the passages that answer a query.
+
+        Every argument that is ``None`` takes its value from the configuration.
+
+        Args:
+            query: The query; an empty one gives no hits and a warning.
+            top_k: How many hits, at least 1.
+            candidates: How many passages the first stage fetches.
+            depth: How many of them the cross-encoder may read.
+            budget_ms: Milliseconds after which it stops reading.
+            rerank: ``False`` keeps the order of the first stage.
+            first_stage: Arms that fetch candidates: ``hybrid``, ``dense`` or ``bm25``.
+            where: Qdrant REST filter; metadata stands under ``metadata.``.
+            group_by: ``document`` for the best passage of each document, ``passage`` for all.
+            min_score: Hits below this final score are left out.
+
+        Returns:
+            The hits, best first, with timings and warnings.
+
+        Raises:
+            ValueError: An argument is out of range.
+            StoreError: The store failed or the filter is not usable.
+        """
+        return self.search_many(
+            [query],
+            top_k,
+            candidates=candidates,
+            depth=depth,
+            budget_ms=budget_ms,
+            rerank=rerank,
+            first_stage=first_stage,
+            where=where,
+            group_by=group_by,
+            min_score=min_score,
+        )[0]
+
+    def search_many(
+        self, queries: Sequence[str], top_k: int | None = None, **arguments: Unpack[SearchArguments]
+    ) -> list[Results]:
+        """Search for several queries with one call to the encoders and one to the store.
+
+        Arguments, results and errors are those of `search`; ``budget_ms`` holds for each query.
+        """
+        return self._search.run(queries, SearchOptions.from_config(self.config, top_k, arguments))
+
+    async def asearch(self, query: str, top_k: int | None = None, **arguments: Unpack[SearchArguments]) -> Results:
+        """`search` on the pipeline's worker thread; takes the same arguments."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retrieval-search")
+        call = partial(self.search, query, top_k, **arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
+
+    def explain(self, query: str, top_k: int | None = None, **arguments: Unpack[SearchArguments]) -> Explanation:
+        """Search and tell why: what each arm and the cross-encoder made of every candidate, and which words matched.
+
+        Args:
+            query: The query.
+            top_k: How many candidates are told about; ``None`` for all.
+            arguments: As for `search`; candidates are always told passage by passage.
+
+        Raises:
+            ValueError: An argument is out of range.
+            StoreError: The store failed or the filter is not usable.
+        """
+        return explain(self, query, top_k, arguments)
+
+    def delete(self, document_ids: Sequence[str]) -> int:
+        """Remove documents by id.
+
+        Args:
+            document_ids: Ids as shown in results.
+
+        Returns:
+            How many documents were removed; ids that are not in the index do not count.
+
+        Raises:
+            TypeError: A bare string was given.
+            StoreError: The store refused.
+        """
+        if isinstance(document_ids, str):
+            raise TypeError(f"delete takes a list of document ids, got the string {document_ids!r}")
+        if not document_ids:
+            return 0
+        where = {"must": [{"key": "document_id", "match": {"any": list(document_ids)}}]}
+        with self._write_lock:
+            counts = self._counts()
+            before = counts.documents
+            doomed = list(self.store.scan(where, payload=list(COUNTED_FIELDS)))
+            if doomed:
+                self._save(replace(self._manifest, state="ingesting"))
+                self.store.delete([point.id for point in doomed])
+                for point in doomed:
+                    counts.subtract(point.id, point.payload)
+                self.store.flush()
+            if doomed or self._manifest.state == "ingesting":
+                self._save(replace(self._manifest, **counts.as_manifest_fields(), state="ready"))
+            return before - counts.documents
+
+    def _counts(self) -> Counts:
+        manifest = self._manifest
+        if manifest.state != "ready":
+            return repair(self.store)
+        return Counts(manifest.documents, manifest.passages, manifest.terms, int(manifest.ids_digest, 16))
+
+    def _save(self, manifest: IndexManifest) -> None:
+        self._manifest = manifest
+        self.store.write_manifest(manifest_to_json(manifest))
+
+    def close(self) -> None:
+        """Release the index; closing twice is fine."""
+        if self._worker is not None:
+            self._worker.shutdown()
+            self._worker = None
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def settings_of(path: str | Path) -> Config:
+    """The configuration to open an embedded index with when none is given.
+
+    Args:
+        path: Folder of the index; need not exist.
+
+    Returns:
+        The encoder, BM25 and chunking settings that the index was built with, defaults for the rest.
+
+    Raises:
+        StoreCorruptError: The manifest cannot be read.
+    """
+    manifest = peek_manifest(path)
+    return Config() if manifest is None else parse_config(manifest.config, origin=f"the manifest of {path}")
+
+
+def _open_reranker(config: Config) -> Reranker:
+    return open_reranker(config.rerank, find_model(config.rerank.model))

@@ -1,0 +1,240 @@
+"""Documents into passages: sections, paragraphs, sentences, words, as many as fit the token budget.
+
+Sections come from `retrieval.headings`, everything below them from semantic-text-splitter. Counting tokens is what
+costs time, so a counter that adds up over words is recognised once and answered from a table of words.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from semantic_text_splitter import MarkdownSplitter
+
+from retrieval.config import ChunkingConfig
+from retrieval.datatypes import Document, Passage
+from retrieval.headings import MAX_HEADING_CHARACTERS, find_headings
+
+CHARACTERS_PER_TOKEN = 32
+"""A passage has at most this many characters per token of its budget, so that one endless word cannot fill it alone."""
+
+_VERSION = 1
+_SPLIT_ALONE = (
+    re.escape(string.punctuation)
+    + "\u2010-\u2027\u3001-\u3003\u3008-\u3011\u3400-\u4dbf\u4e00-\u9fff\uff01\uff0c\uff1a\uff1b\uff1f"
+)
+_FINE = re.compile(rf"[{_SPLIT_ALONE}]|[^{_SPLIT_ALONE}]+")
+_COARSE = re.compile(r"[ \t\r\n]*[^ \t\r\n]+|[ \t\r\n]+")
+_ODD_SPACE = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
+_PROBES = (
+    "Leaking pipe, not broken! (See §3.2; it's 45% “well-known”...)\n\n- unsplittable: a_b/c@d.e #tag",
+    "  Two  spaces\tand\r\nlines\n\n\n  çédille 東京タワーは、高い。 नमस्ते 😀e\u0301 ",
+    "pneumonoultramicroscopicsilicovolcanoconiosis??--==\"x\"'s I'm we'll",
+)
+
+
+class Chunker:
+    """Cuts documents into passages of at most ``max_tokens`` tokens.
+
+    A document that fits is one passage. A longer one starts a new passage at every heading (a heading with nothing but
+    a deeper heading below stays with that one) and cuts sections at the largest unit that fits: blocks, lines,
+    sentences, words, and characters only for a word that is longer than a passage. Neighbours inside a section share
+    up to ``overlap_tokens``. Passages do not begin or end with whitespace and leave nothing but whitespace out.
+
+    Args:
+        config: Token budget and overlap.
+        count_tokens: Tokens of a text, the same for the same text.
+    """
+
+    def __init__(self, config: ChunkingConfig, count_tokens: Callable[[str], int]) -> None:
+        self.config = config
+        self._max_characters = config.max_tokens * CHARACTERS_PER_TOKEN
+        self._window = 4 * self._max_characters
+        self._endless = re.compile(rf"(?<!\S)\S{{{self._max_characters + 1},}}")
+        self._additive, self._count = _fast_counter(count_tokens)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Settings that decide where documents are cut, as JSON values."""
+        return {
+            "version": _VERSION,
+            "max_tokens": self.config.max_tokens,
+            "overlap_tokens": self.config.overlap_tokens,
+            "characters_per_token": CHARACTERS_PER_TOKEN,
+        }
+
+    def split(self, document: Document) -> list[Passage]:
+        """Cut one document; an empty one, or one of whitespace, gives ``[]``.
+
+        Args:
+            document: The document.
+
+        Returns:
+            Passages in order, ``text == document.text[start:end]``.
+        """
+        text = document.text
+        if self._fits(text, 0, len(text)):
+            start, end = _trimmed(text, 0, len(text))
+            cuts = [(start, end, _leading_headings(text))] if start < end else []
+        else:
+            cuts = [
+                (start, end, section.headings) for section in _sections(text) for start, end in self._cut(text, section)
+            ]
+        return [
+            Passage(document.id, index, text[start:end], start, end, document.title, headings)
+            for index, (start, end, headings) in enumerate(cuts)
+        ]
+
+    def _fits(self, text: str, start: int, end: int) -> bool:
+        if end - start > self._max_characters:
+            return False
+        piece = text[start:end]
+        # No tokenizer makes more tokens than ASCII characters, once it is known to add up over words.
+        if self._additive and end - start <= self.config.max_tokens and piece.isascii():
+            return True
+        return self._count(piece.strip()) <= self.config.max_tokens
+
+    def _cut(self, text: str, section: _Section) -> Iterator[tuple[int, int]]:
+        """Yield the passages of one section."""
+        start, end = _trimmed(text, section.start, section.end)
+        if start < end and self._fits(text, start, end):
+            yield start, end
+            return
+        if start < section.body < end:
+            first, start = self._heading_with_text(text, start, section.body, end)
+            yield from first
+        for word in self._endless.finditer(text, start, end):
+            yield from self._cut_windows(text, start, word.start())
+            yield from self._cut_word(text, word.start(), word.end())
+            start = word.end()
+        yield from self._cut_windows(text, start, end)
+
+    def _heading_with_text(self, text: str, start: int, body: int, end: int) -> tuple[list[tuple[int, int]], int]:
+        """A first passage of the headings and the text below, which the splitter would part, and where to go on."""
+        room = self.config.max_tokens - self._count(text[start:body]) - 1
+        if room * 2 <= self.config.max_tokens:
+            return [], start
+        pieces = self._cut_window(text, body, min(end, body + self._window), room)[:2]
+        if not pieces or not self._fits(text, start, pieces[0][1]):
+            return [], start
+        # The second piece begins with what it shares with the first.
+        return [(start, pieces[0][1])], pieces[1][0] if len(pieces) > 1 else pieces[0][1]
+
+    def _cut_windows(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Cut with the splitter, window by window, so that the time grows with the text and not with its square."""
+        while start < end:
+            stop = min(end, start + self._window)
+            pieces = self._cut_window(text, start, stop, self.config.max_tokens)
+            # The last piece of a window may have been cut short by it, so the next window begins with that piece again.
+            again = stop < end and len(pieces) > 1 and pieces[-1][0] > start
+            yield from pieces[:-1] if again else pieces
+            start = pieces[-1][0] if again else stop
+
+    def _cut_window(self, text: str, start: int, stop: int, budget: int) -> list[tuple[int, int]]:
+        window = text[start:stop]
+        # What is several times longer than a full passage at the density of this window need not be counted.
+        typical = budget * len(window) // max(1, self._count(window))
+        longest = min(self._max_characters, 3 * typical + 64)
+
+        def size(piece: str) -> int:
+            return self._count(piece) if len(piece) <= longest else budget + len(piece)
+
+        splitter = MarkdownSplitter.from_callback(
+            size, budget, overlap=min(self.config.overlap_tokens, budget // 2), trim=True
+        )
+        pieces = (
+            _trimmed(text, start + offset, start + offset + len(piece))
+            for offset, piece in splitter.chunk_indices(window)
+        )
+        return [(first, last) for first, last in pieces if first < last]
+
+    def _cut_word(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Cut a word longer than any passage into stretches that fit, shrinking a guess until it does."""
+        length = self._max_characters
+        while start < end:
+            length = min(end - start, self._max_characters, length + length // 4 + 16)
+            while length > 1 and (tokens := self._count(text[start : start + length])) > self.config.max_tokens:
+                length = max(1, min(length - 1, length * self.config.max_tokens * 19 // (tokens * 20)))
+            yield start, start + length
+            start += length
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    start: int
+    end: int
+    headings: tuple[str, ...]
+    body: int = 0
+
+
+def _leading_headings(text: str) -> tuple[str, ...]:
+    """The headings that a text begins with."""
+    lines = [line.strip() for line in text.lstrip()[: 3 * MAX_HEADING_CHARACTERS].split("\n", 2)[:2]]
+    if lines[0].startswith("#") or any(len(line) > 1 and line == line[0] * len(line) for line in lines):
+        return _sections(text)[0].headings
+    return ()
+
+
+def _sections(text: str) -> list[_Section]:
+    """Stretches from heading to heading with the path of headings above each; they cover the text."""
+    sections: list[_Section] = []
+    path: list[tuple[int, str]] = []
+    start, body = 0, 0
+    for heading in find_headings(text):
+        deeper = bool(path) and heading.level > path[-1][0]
+        if text[body : heading.start].strip() or (body > start and not deeper):
+            sections.append(_Section(start, heading.start, tuple(title for _, title in path), body))
+            start = heading.start
+        while path and path[-1][0] >= heading.level:
+            path.pop()
+        path.append((heading.level, heading.title))
+        body = heading.end
+    sections.append(_Section(start, len(text), tuple(title for _, title in path), body))
+    return sections
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), max(start, end - len(piece) + len(piece.rstrip()))
+
+
+class _Counts(dict[str, int]):
+    """Token counts of short texts, filled on demand and emptied when full."""
+
+    def __init__(self, count: Callable[[str], int]) -> None:
+        super().__init__()
+        self._count = count
+
+    def __missing__(self, text: str) -> int:
+        tokens = self._count(text)
+        if len(text) <= 48:
+            if len(self) >= 300_000:
+                self.clear()
+            self[text] = tokens
+        return tokens
+
+
+def _fast_counter(count: Callable[[str], int]) -> tuple[bool, Callable[[str], int]]:
+    """The counter itself, or one that adds up counts of words where a few hard texts show that this is the same."""
+
+    def count_fine(word: str) -> int:
+        return sum(map(fine.__getitem__, _FINE.findall(word)))
+
+    def count_words(text: str) -> int:
+        # Tokenizers that drop control characters join what they separate; str.split() would not.
+        return count(text) if _ODD_SPACE.search(text) else sum(map(words.__getitem__, text.split()))
+
+    def count_coarse(text: str) -> int:
+        return sum(map(coarse.__getitem__, _COARSE.findall(text)))
+
+    fine, coarse = _Counts(count), _Counts(count)
+    words = _Counts(count_fine)
+    probes = [text for probe in _PROBES for text in (probe, probe.strip())]
+    expected = [count(text) for text in probes]
+    for fast in (count_words, count_coarse):
+        if [fast(text) for text in probes] == expected:
+            return True, fast
+    return False, count

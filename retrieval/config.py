@@ -1,0 +1,266 @@
+"""Settings of every part, with their defaults; YAML files only fill them.
+
+`load_config` reads a file and overrides; `parse_config` takes a mapping. Unknown keys are refused with the file,
+the path of the key and the keys that are allowed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from retrieval.datatypes import FirstStage, GroupBy, Quantization
+from retrieval.errors import ConfigError
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EncoderConfig(_Settings):
+    """The static model: a bundled name, a folder, or a hub name ``owner/model``."""
+
+    model: str = "starter-static"
+    dimensions: Positive | None = Field(default=None, description="Matryoshka truncation; null keeps all")
+
+
+class Bm25Config(_Settings):
+    """The BM25 arm. ``language`` is a Snowball language, or ``multilingual`` for no stemming and wider splitting."""
+
+    language: str = "english"
+    k1: Annotated[float, Field(gt=0.0, le=10.0)] = 1.2
+    b: Unit = 0.75
+
+
+class ChunkingConfig(_Settings):
+    """How documents are cut into passages, in tokens of the static model."""
+
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 512
+    overlap_tokens: Annotated[int, Field(ge=0)] = 64
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller(self) -> ChunkingConfig:
+        if self.overlap_tokens * 2 > self.max_tokens:
+            raise ValueError(f"overlap_tokens {self.overlap_tokens} is more than half of max_tokens {self.max_tokens}")
+        return self
+
+
+class DocumentsConfig(_Settings):
+    """How files are read."""
+
+    ignore: tuple[str, ...] = Field(
+        default=(".*", "__pycache__", "node_modules", "*.lock"), description="gitignore-like name patterns"
+    )
+    text_column: str | None = Field(default=None, description="null looks for text, contents, content, body, passage")
+    id_column: str | None = Field(default=None, description="null looks for _id, id, doc_id, docid")
+    title_column: str | None = Field(default=None, description="null looks for title")
+    metadata_columns: tuple[str, ...] | None = Field(default=None, description="null keeps all other scalar columns")
+    encoding: str | None = Field(default=None, description="null detects it")
+    max_file_bytes: Positive = Field(default=64 * 2**20, description="limit for files that are read whole")
+    max_line_bytes: Positive = Field(default=16 * 2**20, description="limit for one record of a line-based file")
+
+
+class HnswConfig(_Settings):
+    """The graph for approximate search; it is built above the threshold only."""
+
+    m: Annotated[int, Field(ge=0, le=256)] = 16
+    ef_construct: Annotated[int, Field(ge=4)] = 100
+    ef: Annotated[int, Field(ge=1)] = 256
+    threshold: Annotated[int, Field(ge=0)] = Field(default=100_000, description="passages; below, search is exact")
+
+
+class QuantizationConfig(_Settings):
+    """Compression of dense vectors; see `retrieval.datatypes.Quantization`."""
+
+    kind: Literal["none", "binary", "turbo", "scalar"] = "none"
+    bits: float = 2
+    query_bits: Literal[4, 8] | None = None
+    rescore: bool = True
+    oversampling: Annotated[float, Field(ge=1.0, le=100.0)] = 3.0
+
+    @model_validator(mode="after")
+    def _bits_exist(self) -> QuantizationConfig:
+        if self.bits not in {1, 1.5, 2, 4, 8}:
+            raise ValueError(f"bits is 1, 1.5, 2, 4 or 8, not {self.bits}")
+        if self.kind == "binary" and self.bits > 2:
+            raise ValueError(f"binary quantization has 1, 1.5 or 2 bits, not {self.bits}")
+        if self.query_bits is not None and self.kind != "binary":
+            raise ValueError(f"query_bits is a setting of binary quantization, not of {self.kind}")
+        return self
+
+    def record(self) -> Quantization:
+        """The same as the record that stores take."""
+        return Quantization(**self.model_dump())
+
+
+class EdgeStoreConfig(_Settings):
+    """The embedded engine: Qdrant Edge in a folder."""
+
+    kind: Literal["edge"] = "edge"
+    path: str | None = Field(default=None, description="folder; null takes the one given to open() or --index")
+    min_free_mb: Annotated[int, Field(ge=0)] = Field(default=512, description="writes are refused below this much disk")
+
+
+class MemoryStoreConfig(_Settings):
+    """Exact search in numpy; gone when closed."""
+
+    kind: Literal["memory"] = "memory"
+
+
+class ServerStoreConfig(_Settings):
+    """A Qdrant server or cluster."""
+
+    kind: Literal["server"] = "server"
+    url: str = "http://localhost:6333"
+    collection: Annotated[str, Field(min_length=1)] = "passages"
+    api_key_env: str | None = Field(default=None, description="name of the environment variable with the key")
+    prefer_grpc: bool = False
+    grpc_port: Positive = 6334
+    timeout_s: Positive = 30
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    batch_size: Positive = 256
+    shard_number: Positive | None = None
+    replication_factor: Positive | None = None
+    write_consistency_factor: Positive | None = None
+
+
+StoreConfig = Annotated[EdgeStoreConfig | MemoryStoreConfig | ServerStoreConfig, Field(discriminator="kind")]
+
+
+class FirstStageConfig(_Settings):
+    """Which arms fetch candidates and how their scores are fused."""
+
+    arms: FirstStage = "hybrid"
+    candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
+    fusion: Literal["minmax", "rrf"] = "minmax"
+    dense_weight: Unit = Field(default=0.4, description="weight of the dense arm; BM25 has the rest")
+    rrf_k: Positive = 60
+
+
+class RerankConfig(_Settings):
+    """The cross-encoder and how much of the candidates it reads."""
+
+    enabled: bool = True
+    model: str = "starter-reranker"
+    depth: Annotated[int, Field(ge=0, le=10_000)] = 20
+    budget_ms: Annotated[float, Field(gt=0.0)] | None = Field(default=None, description="null: no limit")
+    first_stage_weight: Unit = Field(default=0.7, description="share of the first stage in the final score")
+    batch_size: Positive = 8
+    max_tokens: Annotated[int, Field(ge=16)] | None = Field(
+        default=None, description="query and passage; null: the model's"
+    )
+    window_words: Annotated[int, Field(ge=16)] | None = Field(
+        default=90, description="words of a long passage that are read, those closest to the query; null: its beginning"
+    )
+    threads: Positive | None = Field(default=None, description="null: all cores")
+
+
+class SearchConfig(_Settings):
+    """What a search returns when the call does not say."""
+
+    top_k: Positive = 5
+    group_by: GroupBy = "document"
+
+
+class Config(_Settings):
+    """Everything a pipeline is made from."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    bm25: Bm25Config = Bm25Config()
+    chunking: ChunkingConfig = ChunkingConfig()
+    documents: DocumentsConfig = DocumentsConfig()
+    store: StoreConfig = EdgeStoreConfig()
+    hnsw: HnswConfig = HnswConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
+    first_stage: FirstStageConfig = FirstStageConfig()
+    rerank: RerankConfig = RerankConfig()
+    search: SearchConfig = SearchConfig()
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply overrides.
+
+    Args:
+        path: YAML file; ``None`` starts from the defaults.
+        overrides: ``section.key=value`` each, the value in YAML: ``rerank.depth=5``.
+
+    Raises:
+        ConfigError: The file is missing, not YAML, not a mapping, or holds an unknown key or unusable value.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read configuration {path}: {error.strerror or error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(f"{path} holds a {type(loaded).__name__}, not a mapping of sections")
+        data = loaded or {}
+    for override in overrides:
+        _apply_override(data, override)
+    return parse_config(data, origin=str(path) if path is not None else "configuration")
+
+
+def parse_config(data: Mapping[str, Any], origin: str = "configuration") -> Config:
+    """Validate a mapping of sections.
+
+    Args:
+        data: Sections and their keys.
+        origin: Name of the source for messages.
+
+    Raises:
+        ConfigError: A key is unknown or a value cannot be used; every problem is named.
+    """
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem, origin) for problem in error.errors())) from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"override {override!r} is not of the form section.key=value")
+    for depth, key in enumerate(keys[:-1]):
+        child = data.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is a value, not a section")
+        data = child
+    try:
+        data[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+
+
+def _explain(problem: Any, origin: str) -> str:
+    # The tag of a discriminated union shows up in the location; it is not a key of the file.
+    location = [str(part) for part in problem["loc"] if part not in {"edge", "memory", "server"}]
+    path = ".".join(location) or "(top level)"
+    if problem["type"] != "extra_forbidden":
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{origin}: {path}: {message} (got {problem['input']!r})"
+    allowed = ", ".join(sorted(_model_at(problem["loc"][:-1]).model_fields))
+    return f"{origin}: unknown key {path}; allowed here: {allowed}"
+
+
+def _model_at(location: Sequence[int | str]) -> type[BaseModel]:
+    model: type[BaseModel] = Config
+    for part in location:
+        if part in {"edge", "memory", "server"}:
+            choices = get_args(get_args(StoreConfig)[0])
+            model = next(choice for choice in choices if choice.model_fields["kind"].default == part)
+            continue
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return model

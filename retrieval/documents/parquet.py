@@ -1,0 +1,49 @@
+"""Parquet tables, streamed in batches: one row is one document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from retrieval.datatypes import Document
+from retrieval.documents.records import RecordReader, table_columns
+from retrieval.documents.source import Source
+from retrieval.errors import MissingExtraError
+
+_BATCH_ROWS = 256
+
+
+def read_parquet(source: Source) -> Iterator[Document]:
+    """Yield one document a row; a float that is not a number counts as missing, as pandas writes it.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        DocumentError: A configured column is missing, or none can be the text.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "documents", "reading .parquet files") from error
+    reader = RecordReader(source)
+    number = 0
+    try:
+        with pq.ParquetFile(source.path) as table:
+            columns = table_columns(table.schema_arrow.names, source.config)
+            names = {columns.text, columns.id, columns.title, *columns.metadata} - {None}
+            for batch in table.iter_batches(_BATCH_ROWS, columns=[n for n in table.schema_arrow.names if n in names]):
+                for row in batch.to_pylist():
+                    number += 1
+                    document = reader.document({name: _present(row[name]) for name in row}, number, columns)
+                    if document is not None:
+                        yield document
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        source.reject(f"is not a sound parquet file after row {number}: {error}")
+        return
+    if number == 0:
+        source.reject("is empty: a table without rows")
+
+
+def _present(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

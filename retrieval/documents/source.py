@@ -1,0 +1,54 @@
+"""The file that a reader works on, and where it reports what it cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.config import DocumentsConfig
+from retrieval.datatypes import Document, Rejected
+from retrieval.documents.cleaning import clean, clean_title
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file.
+
+    Args:
+        path: Absolute path.
+        name: Id of the file: its path below the root with forward slashes, valid Unicode.
+        location: Absolute path as valid Unicode.
+        extension: Lower case with the dot, without ``.gz``.
+        config: How to read it.
+        on_rejected: Called for everything that cannot be used.
+    """
+
+    path: Path
+    name: str
+    location: str
+    extension: str
+    config: DocumentsConfig
+    on_rejected: Callable[[Rejected], None]
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the file is read through gzip."""
+        return self.path.name.lower().endswith(".gz")
+
+    def reject(self, reason: str, record: int | str | None = None) -> None:
+        """Report the file, or one of its records."""
+        self.on_rejected(Rejected(self.location if record is None else f"{self.location}#{record}", clean(reason)))
+
+    def whole_document(self, text: str, title: str = "") -> Document | None:
+        """The file as one document; reported and ``None`` when there is no text in it."""
+        if not text.strip():
+            self.reject("is empty: no text but whitespace was found")
+            return None
+        return Document(
+            id=self.name,
+            text=clean(text),
+            title=clean_title(title),
+            metadata={"path": self.name, "extension": self.extension},
+            source=self.location,
+        )

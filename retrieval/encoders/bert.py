@@ -1,0 +1,80 @@
+"""Tokens of single words under a tokenizer of the BERT family, most of them without asking the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer
+
+# Printable ASCII: BERT splits off every character that is neither a letter nor a digit.
+_PIECES = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
+
+
+def splits_into_words(tokenizer: Tokenizer) -> bool:
+    """Whether the tokens of a text are the tokens of its whitespace-delimited words, one after the other.
+
+    True for BERT's normalizer and splitter with WordPiece, unless an added token could reach across whitespace or be
+    changed by the normalizer.
+    """
+    parts = json.loads(tokenizer.to_str())
+    kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
+    return kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and all(
+        token["content"].isascii() and token["content"].isprintable() and " " not in token["content"]
+        for token in parts["added_tokens"]
+    )
+
+
+def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Token ids of texts as the tokenizer gives them, without special tokens; works for lone surrogates too."""
+    encodings = tokenizer.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+class BertWords:
+    """Tokenizes words without whitespace, exactly as ``tokenizer`` does.
+
+    A word of printable ASCII is cut into runs of letters and digits and single other characters. WordPiece takes the
+    longest match first, so a piece that is in the vocabulary is one token. Other pieces, other words, and words in
+    which an added token such as ``[SEP]`` may hide go to the tokenizer.
+
+    Args:
+        tokenizer: One for which `splits_into_words` is true, without truncation and padding.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        parts = json.loads(tokenizer.to_str())
+        self._tokenizer = tokenizer
+        self._vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=False)
+        self._lowercase = bool(parts["normalizer"]["lowercase"])
+        self._longest = int(parts["model"]["max_input_chars_per_word"])
+        # Ignoring case is on the safe side: an added token may be matched before or after lowercasing.
+        added = "|".join(re.escape(token["content"]) for token in parts["added_tokens"])
+        self._added = re.compile(added or r"(?!)", re.IGNORECASE)
+
+    def tokenize(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids of each word."""
+        cut = [self._cut(word) for word in words]
+        whole = self._ask(word for word, pieces in zip(words, cut, strict=True) if pieces is None)
+        vocabulary = self._vocabulary
+        rare = self._ask(piece for pieces in cut if pieces for piece in pieces if piece not in vocabulary)
+        return [
+            whole[word]
+            if pieces is None
+            else [token for piece in pieces for token in ((vocabulary[piece],) if piece in vocabulary else rare[piece])]
+            for word, pieces in zip(words, cut, strict=True)
+        ]
+
+    def _cut(self, word: str) -> list[str] | None:
+        if len(word) > self._longest or not word.isascii() or not word.isprintable() or self._added.search(word):
+            return None
+        return _PIECES.findall(word.lower() if self._lowercase else word)
+
+    def _ask(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        different = sorted(set(texts))
+        return dict(zip(different, tokenize(different, self._tokenizer), strict=True))
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

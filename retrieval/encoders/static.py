@@ -1,0 +1,131 @@
+"""The static encoder: a text is the sum of the vectors of its tokens, at unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.datatypes import EncoderFingerprint, FloatArray
+from retrieval.encoders.formats import Rules, StaticModel, open_static_model
+from retrieval.encoders.table import RowSums
+from retrieval.encoders.words import IntArray, TokenArray, WordTokenizer
+from retrieval.errors import ModelError
+
+_BLOCK_CHARACTERS = 2**17
+
+
+class StaticEncoder:
+    """Encodes texts with a table of token vectors; queries and documents alike. Safe to call from several threads.
+
+    Args:
+        model: An opened folder.
+        dimensions: Matryoshka truncation to the first dimensions; ``None`` keeps all.
+
+    Raises:
+        ValueError: ``dimensions`` is less than 1 or more than the model has.
+    """
+
+    def __init__(self, model: StaticModel, dimensions: int | None = None) -> None:
+        available = model.table.embeddings.shape[1]
+        if dimensions is not None and not 1 <= dimensions <= available:
+            raise ValueError(f"dimensions is 1 to {available} for {model.name}, not {dimensions}")
+        self._dim = dimensions or available
+        self._model = model
+        self._rows = RowSums(model.table, self._dim)
+        self._words = WordTokenizer(model.tokenizer)
+
+    @classmethod
+    def open(cls, folder: Path, *, dimensions: int | None = None) -> StaticEncoder:
+        """Open a model folder of this project, of Model2Vec or of sentence-transformers.
+
+        Args:
+            folder: The model folder.
+            dimensions: Matryoshka truncation to the first dimensions; ``None`` keeps all.
+
+        Raises:
+            ModelError: A file is missing or malformed; the message names it.
+            ValueError: ``dimensions`` is less than 1 or more than the model has.
+        """
+        return cls(open_static_model(Path(folder)), dimensions)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self._dim
+
+    @property
+    def fingerprint(self) -> EncoderFingerprint:
+        """Everything that decides which vector a text gets."""
+        rules = self._model.rules
+        return EncoderFingerprint(
+            name=self._model.name,
+            digest=self._model.digest,
+            loader=rules.loader,
+            unknown=rules.unknown,
+            max_tokens=rules.max_tokens,
+            dim=self._dim,
+            normalize=True,
+        )
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of queries; see `encode_documents`."""
+        return self.encode_documents(texts)
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of texts.
+
+        Args:
+            texts: Texts of any length and content.
+
+        Returns:
+            float32 (texts, dim), rows of unit length, or all zero for a text without a token that has a vector.
+
+        Raises:
+            TypeError: ``texts`` is a single string.
+            ModelError: A weight that these texts need is not finite.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts is a sequence of strings, not one string; put it in a list")
+        vectors = np.empty((len(texts), self._dim), np.float32)
+        limit = self._model.rules.max_characters
+        for start, end in _blocks(texts):
+            ids, offsets = self._words.tokenize([text[:limit] for text in texts[start:end]])
+            ids, offsets = _apply(self._model.rules, ids, offsets)
+            with np.errstate(over="ignore", invalid="ignore"):  # refused in words below
+                vectors[start:end] = self._normalize(self._rows.sum(ids, offsets))
+        return vectors
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text, known and unknown, without special tokens and before any truncation."""
+        return self._words.count(text)
+
+    def _normalize(self, sums: FloatArray) -> FloatArray:
+        norms = np.sqrt((sums.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+        if not np.isfinite(norms).all():
+            raise ModelError(f"{self._model.name} has a vector that is not finite or far too large")
+        return (sums / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start = characters = 0
+    for index, text in enumerate(texts):
+        characters += len(text)
+        if characters >= _BLOCK_CHARACTERS or index - start >= 2**14:
+            yield start, index + 1
+            start, characters = index + 1, 0
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def _apply(rules: Rules, ids: TokenArray, offsets: IntArray) -> tuple[TokenArray, IntArray]:
+    keep = np.ones(len(ids), bool)
+    if rules.max_tokens is not None:
+        lengths = np.diff(offsets)
+        anchors = offsets[1:] if rules.keep_end else offsets[:-1]
+        places = np.arange(len(ids)) - np.repeat(anchors, lengths)
+        keep &= (places >= -rules.max_tokens) if rules.keep_end else (places < rules.max_tokens)
+    if rules.skip is not None:
+        keep &= ids != rules.skip
+    return ids[keep], np.concatenate([[0], np.cumsum(keep)])[offsets]

@@ -1,0 +1,139 @@
+"""A table with one vector for each token, and sums of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.datatypes import FloatArray
+from retrieval.errors import ModelError
+
+_CHECKED_BYTES = _RESIDENT_BYTES = 64 * 2**20
+_ROWS_READ = 2**11
+_TOKENS_FOR_SCIPY = 2**16  # fewer do not pay for importing it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenTable:
+    """One vector for each token: ``embeddings[mapping[token]] * weights[token]``.
+
+    Args:
+        embeddings: int8, float16, float32 or float64 (rows, dim).
+        weights: float32 (tokens,), ``None`` for all one.
+        mapping: Row of each token (tokens,), ``None`` when token and row are the same.
+    """
+
+    embeddings: NDArray[Any]
+    weights: NDArray[np.float32] | None = None
+    mapping: NDArray[np.int64] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many token ids have a vector."""
+        return len(self.embeddings) if self.mapping is None else len(self.mapping)
+
+    def read(self, tokens: NDArray[np.int64], dim: int) -> FloatArray:
+        """Vectors of tokens, float32 (tokens, dim), cut to the first ``dim`` dimensions."""
+        rows = tokens if self.mapping is None else self.mapping[tokens]
+        vectors = self.embeddings[:, :dim][rows].astype(np.float32)
+        return vectors if self.weights is None else vectors * self.weights[tokens, None]
+
+    def check(self, path: Path, tokens: int) -> None:
+        """Refuse a table that does not fit together or to the vocabulary, or holds what is not a number.
+
+        Embeddings beyond 64 MiB are not searched for such values here, because that would read them all; a vector
+        that meets one is refused when it is made.
+
+        Args:
+            path: Where the table comes from, for messages.
+            tokens: One past the highest token id.
+
+        Raises:
+            ModelError: It cannot be used.
+        """
+        embeddings, weights, mapping = self.embeddings, self.weights, self.mapping
+        if embeddings.ndim != 2 or 0 in embeddings.shape or embeddings.dtype.kind not in "fi":
+            kind = f"{embeddings.dtype} of shape {embeddings.shape}"
+            raise ModelError(f"{path}: the table of vectors is {kind}, not numbers of shape (tokens, dimensions)")
+        if mapping is not None and (mapping.ndim != 1 or not len(mapping)):
+            raise ModelError(f"{path}: 'mapping' has shape {mapping.shape}, not (tokens,)")
+        if self.tokens < tokens:
+            raise ModelError(
+                f"{path} has vectors for {self.tokens} tokens, but the vocabulary has ids up to {tokens - 1}"
+            )
+        if mapping is not None and not 0 <= mapping.min() <= mapping.max() < len(embeddings):
+            raise ModelError(f"{path}: 'mapping' points outside of the {len(embeddings)} rows")
+        if weights is not None and weights.shape != (self.tokens,):
+            raise ModelError(f"{path}: token weights have shape {weights.shape} for {self.tokens} tokens")
+        if weights is not None and not np.isfinite(weights).all():
+            raise ModelError(f"{path}: the weight of token {int(np.argmin(np.isfinite(weights)))} is not finite")
+        if embeddings.dtype.kind == "f" and embeddings.nbytes <= _CHECKED_BYTES:
+            finite = np.isfinite(embeddings).all(axis=1)
+            if not finite.all():
+                raise ModelError(f"{path}: row {int(np.argmin(finite))} of the table of vectors is not finite")
+
+
+class RowSums:
+    """Adds up vectors of tokens, always in float32 and in the order of the tokens.
+
+    Tables that fit into 64 MiB are kept as float32; of larger ones, the rows that a call needs are read.
+
+    Args:
+        table: The table.
+        dim: Dimensions to keep, the first ones.
+    """
+
+    def __init__(self, table: TokenTable, dim: int) -> None:
+        self._table = table
+        self._dim = dim
+        small = table.tokens * dim * 4 <= _RESIDENT_BYTES
+        self._resident = table.read(np.arange(table.tokens), dim) if small else None
+
+    def sum(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> FloatArray:
+        """Sums over ``ids[offsets[i]:offsets[i + 1]]``, float32 (len(offsets) - 1, dim), zero over nothing."""
+        table = self._resident
+        if table is None:
+            used = np.zeros(self._table.tokens, bool)
+            used[ids] = True
+            tokens = np.flatnonzero(used)
+            places = np.zeros(self._table.tokens, np.int32)
+            places[tokens] = np.arange(len(tokens))
+            table, ids = self._table.read(tokens, self._dim), places[ids]
+        if len(ids) >= _TOKENS_FOR_SCIPY and (product := _sparse_product()) is not None:
+            return product(table, ids, offsets)
+        sums = np.zeros((len(offsets) - 1, self._dim), np.float32)
+        rows = np.empty((min(len(ids), _ROWS_READ), self._dim), np.float32)
+        bounds = offsets.tolist()
+        for text in range(len(sums)):
+            for start in range(bounds[text], bounds[text + 1], _ROWS_READ):
+                some = ids[start : min(start + _ROWS_READ, bounds[text + 1])]
+                # All ids are in range; with "clip" numpy writes into ``rows`` without a copy.
+                table.take(some, 0, rows[: len(some)], "clip")
+                # Into the first row, so that the order of additions does not depend on the size of the pieces.
+                rows[0] += sums[text]
+                rows[: len(some)].sum(axis=0, out=sums[text])
+        return sums
+
+
+@cache
+def _sparse_product() -> Callable[[FloatArray, NDArray[np.int32], NDArray[np.int64]], FloatArray] | None:
+    """The sums as a product with a sparse matrix of ones, which needs no copy of the rows; ``None`` without scipy.
+
+    It adds the rows of a text in the same order, so that the sums are equal to the last bit.
+    """
+    try:
+        from scipy.sparse import csr_matrix
+    except ImportError:
+        return None
+
+    def product(table: FloatArray, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> FloatArray:
+        ones = csr_matrix((np.ones(len(ids), np.float32), ids, offsets), (len(offsets) - 1, len(table)), copy=False)
+        return np.asarray(ones @ table, np.float32)
+
+    return product

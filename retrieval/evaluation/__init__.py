@@ -1,0 +1,20 @@
+"""Judged collections, measures over runs, and how sure they are."""
+
+from retrieval.evaluation.collections import BeirCollection, read_qrels
+from retrieval.evaluation.measures import (
+    LatencySummary,
+    Measured,
+    bootstrap_interval,
+    evaluate_run,
+    summarize_latency,
+)
+
+__all__ = [
+    "BeirCollection",
+    "LatencySummary",
+    "Measured",
+    "bootstrap_interval",
+    "evaluate_run",
+    "read_qrels",
+    "summarize_latency",
+]

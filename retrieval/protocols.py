@@ -1,0 +1,150 @@
+"""The seam between the parts: what an encoder, a sparse encoder, a store and a reranker promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from retrieval.datatypes import (
+    EncoderFingerprint,
+    Filter,
+    FloatArray,
+    Point,
+    Quantization,
+    ScoredPoint,
+    SearchRequest,
+    SparseVector,
+    StoredPoint,
+)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into dense vectors.
+
+    Rows are float32, of unit length or all zero; row ``i`` is text ``i``; ``[]`` gives ``(0, dim)``; a bare
+    ``str`` is a `TypeError`. Batching never changes a vector. Safe to call from several threads.
+    """
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> EncoderFingerprint: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray: ...
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray: ...
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text, known and unknown, without special tokens."""
+        ...
+
+
+@runtime_checkable
+class SparseEncoder(Protocol):
+    """Turns texts into BM25 vectors; the inverse document frequency is the store's part."""
+
+    def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]: ...
+
+    def encode_documents(self, texts: Sequence[str], average_length: float) -> tuple[list[SparseVector], list[int]]:
+        """BM25 weights and the length in terms of each text.
+
+        Args:
+            texts: Texts as indexed.
+            average_length: Terms per passage in the corpus; 0 weighs with the mean length of ``texts``.
+        """
+        ...
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps points with a dense and a sparse vector and a payload.
+
+    Batched in and out. Scores: higher is better; results sorted by score descending, then id. ``search`` never
+    changes data. Filters are plain Qdrant REST JSON. Every method may raise `StoreError`; a raised ``upsert`` or
+    ``delete`` may have been applied in part and is safe to repeat.
+    """
+
+    @property
+    def location(self) -> str:
+        """Folder or URL and collection, for messages."""
+        ...
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points, replacing those of the same id as a whole.
+
+        One that is not usable refuses the whole batch before anything is written.
+        """
+        ...
+
+    def search(self, requests: Sequence[SearchRequest]) -> list[list[ScoredPoint]]:
+        """Best points of each request, at most ``limit``; sparse matches only where a term is shared."""
+        ...
+
+    def get(
+        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool = False
+    ) -> list[StoredPoint]:
+        """The points that exist, in the order of ``ids``; ``payload`` may name the top-level keys wanted."""
+        ...
+
+    def scan(
+        self,
+        where: Filter | None = None,
+        *,
+        payload: bool | Sequence[str] = True,
+        vectors: bool = False,
+        batch: int = 1000,
+    ) -> Iterator[StoredPoint]:
+        """All points that match, in a stable order, read ``batch`` at a time."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points; ids that do not exist are fine."""
+        ...
+
+    def delete_where(self, where: Filter) -> int:
+        """Remove the points that match and return how many; an empty filter is refused."""
+        ...
+
+    def count(self, where: Filter | None = None) -> int: ...
+
+    def facet(self, key: str, limit: int = 10, where: Filter | None = None) -> list[tuple[Any, int]]:
+        """Most frequent values of an indexed payload field with their counts, most frequent first."""
+        ...
+
+    def set_quantization(self, quantization: Quantization) -> None:
+        """Switch vector quantization on, to another kind, or off (kind ``none``); originals stay stored."""
+        ...
+
+    def optimize(self) -> None:
+        """Build what makes search fast (graph, quantized segments) and drop deleted points for good."""
+        ...
+
+    def flush(self) -> None:
+        """Make everything acknowledged so far survive a power loss, as far as the engine can."""
+        ...
+
+    def read_manifest(self) -> Mapping[str, Any] | None:
+        """The mapping last written, ``None`` for a new store."""
+        ...
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest atomically."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; further calls raise `StoreError`; closing twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Scores how well texts answer a query."""
+
+    @property
+    def name(self) -> str: ...
+
+    def score(self, query: str, texts: Sequence[str]) -> FloatArray:
+        """Raw logits, float32 ``(n,)`` in input order; neither sorts nor cuts."""
+        ...

@@ -1,0 +1,46 @@
+"""The second stage: cross-encoders, what they read of a passage, and how long they may read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrieval.config import RerankConfig
+from retrieval.errors import ModelError
+from retrieval.protocols import Reranker
+from retrieval.rerankers.budget import Reading, read_candidates
+from retrieval.rerankers.cross_encoder import OnnxCrossEncoder, find_graph
+from retrieval.rerankers.passages import choose_window, choose_windows
+from retrieval.rerankers.torch_cross_encoder import TorchCrossEncoder
+
+__all__ = [
+    "OnnxCrossEncoder",
+    "Reading",
+    "TorchCrossEncoder",
+    "choose_window",
+    "choose_windows",
+    "open_reranker",
+    "read_candidates",
+]
+
+
+def open_reranker(config: RerankConfig, folder: Path | None = None) -> Reranker:
+    """The cross-encoder of a configuration: ONNX Runtime where its folder holds a graph, torch otherwise.
+
+    The model itself is loaded when it is first used.
+
+    Args:
+        config: Model, tokens, threads and batch size.
+        folder: Where the model lies; ``None`` takes ``config.model`` as a folder, or else as a hub name for torch.
+
+    Raises:
+        ModelError: The folder does not exist or is incomplete.
+    """
+    place = Path(config.model).expanduser() if folder is None else folder
+    if folder is not None and not folder.is_dir():
+        raise ModelError(f"the folder {folder} of the cross-encoder {config.model!r} does not exist")
+    if place.is_dir() and find_graph(place) is not None:
+        return OnnxCrossEncoder(
+            place, max_tokens=config.max_tokens, threads=config.threads, batch_size=config.batch_size
+        )
+    source = place if place.is_dir() else config.model
+    return TorchCrossEncoder(source, max_tokens=config.max_tokens, threads=config.threads, batch_size=config.batch_size)

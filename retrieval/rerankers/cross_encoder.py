@@ -1,0 +1,196 @@
+"""Cross-encoders as ONNX graphs, run by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval.datatypes import FloatArray
+from retrieval.errors import ModelError
+from retrieval.rerankers.pairs import Pair, PairTokenizer, read_model_config
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+ONNX_FILES = (
+    "model.onnx",
+    "onnx/model.onnx",
+    "onnx/model_quantized.onnx",
+    "onnx/model_qint8_avx512_vnni.onnx",
+)
+"""Where a graph is looked for in a folder; the first that exists is used, float32 before int8."""
+
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def find_graph(folder: Path) -> Path | None:
+    """The graph of a folder, ``None`` when it holds none of `ONNX_FILES`."""
+    return next((path for path in (folder / name for name in ONNX_FILES) if path.is_file()), None)
+
+
+class OnnxCrossEncoder:
+    """A cross-encoder in a folder: one of `ONNX_FILES` with ``tokenizer.json``; loaded when it is first used.
+
+    Graphs that quantise their activations when they run (dynamic int8) choose the range over the whole batch, so that
+    a logit would depend on the other texts of its batch, by about a tenth of the spread of the logits of a MiniLM.
+    They read one pair at a time, which on two cores is faster than eight or sixteen, because nothing is padded.
+    Float graphs read batches of pairs of similar length.
+
+    Long texts are cut, never the query, unless it takes more than half of the tokens; see `readable_query`. Safe to
+    call from several threads.
+
+    Args:
+        folder: Folder of the model.
+        max_tokens: Tokens of a pair; ``None`` for what the model was made for, which is also the limit.
+        threads: Threads of one call; ``None`` for all cores that the process may use.
+        batch_size: Pairs of one run of a float graph, at least 1.
+
+    Raises:
+        ModelError: The folder or a file in it is missing, or a configuration file is malformed.
+        ValueError: A number is below 1.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, max_tokens: int | None = None, threads: int | None = None, batch_size: int = 8
+    ) -> None:
+        self._folder = Path(folder)
+        for name, value in (("max_tokens", max_tokens), ("threads", threads), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is at least 1, not {value}")
+        graph = find_graph(self._folder)
+        if graph is None:
+            raise ModelError(f"no cross-encoder in {self._folder}: none of {', '.join(ONNX_FILES)} is there")
+        if not (self._folder / "tokenizer.json").is_file():
+            raise ModelError(f"{self._folder} has no tokenizer.json")
+        stated = read_model_config(self._folder).get("name")
+        self._name = stated if isinstance(stated, str) and stated else self._folder.resolve().name
+        self._graph = graph
+        self._max_tokens = max_tokens
+        self._threads = threads
+        self._batch_size = 1 if quantises_activations(graph) else batch_size
+        self._loaded: tuple[PairTokenizer, onnxruntime.InferenceSession] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs of one run: 1 for a graph whose logits would depend on the batch."""
+        return self._batch_size
+
+    def readable_query(self, query: str) -> str:
+        """The beginning of the query that the model reads; equal to ``query`` when it reads all of it.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+        """
+        return self._load()[0].readable_query(query)
+
+    def score(self, query: str, texts: Sequence[str]) -> FloatArray:
+        """Raw logits of the pairs of the query with each text.
+
+        Args:
+            query: May be empty.
+            texts: Texts, in any order and of any length; may be empty strings.
+
+        Returns:
+            float32 ``(n,)`` in input order; the difference of the two logits where the model has two classes.
+
+        Raises:
+            TypeError: ``texts`` is a string.
+            ModelError: The model cannot be loaded or run, or gives something else than finite logits.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts is a sequence of strings, not a string")
+        if not len(texts):
+            return np.empty(0, dtype=np.float32)
+        tokenizer, session = self._load()
+        pairs = tokenizer.encode(query, texts)
+        by_length = sorted(range(len(pairs)), key=lambda position: len(pairs[position].ids))
+        logits = np.empty(len(pairs), dtype=np.float32)
+        for start in range(0, len(pairs), self._batch_size):
+            positions = by_length[start : start + self._batch_size]
+            logits[positions] = self._run(session, [pairs[position] for position in positions], tokenizer.pad_id)
+        if not np.isfinite(logits).all():
+            position = int(np.argmin(np.isfinite(logits)))
+            raise ModelError(f"{self._name} gives {logits[position]} for text {position}: its weights are damaged")
+        return logits
+
+    def _run(self, session: onnxruntime.InferenceSession, pairs: Sequence[Pair], pad_id: int) -> FloatArray:
+        inputs = _padded(pairs, pad_id)
+        try:
+            output = np.asarray(session.run(None, {part.name: inputs[part.name] for part in session.get_inputs()})[0])
+        except Exception as error:  # ONNX Runtime has no common base for its errors
+            raise ModelError(f"{self._graph} cannot be run: {error}") from error
+        if output.shape == (len(pairs), 1):
+            return np.asarray(output[:, 0], dtype=np.float32)
+        if output.shape == (len(pairs), 2):
+            return np.asarray(output[:, 1] - output[:, 0], dtype=np.float32)
+        raise ModelError(f"{self._graph} gives shape {output.shape} for {len(pairs)} pairs, not 1 or 2 logits each")
+
+    def _load(self) -> tuple[PairTokenizer, onnxruntime.InferenceSession]:
+        with self._lock:
+            if self._loaded is None:
+                tokenizer = PairTokenizer(self._folder, self._max_tokens)
+                self._loaded = tokenizer, _open_session(self._graph, self._threads or _cores())
+            return self._loaded
+
+
+def quantises_activations(graph: Path) -> bool:
+    """Whether a graph quantises activations when it runs, over the whole batch (it names such an operation).
+
+    Raises:
+        ModelError: The file cannot be read or is empty.
+    """
+    try:
+        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(b"DynamicQuantize") >= 0
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {graph}: {error}") from error
+
+
+def _open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Every length is another shape, and an arena keeps the largest ever asked for; without it nothing is slower.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    # Spinning threads take the cores from whatever else runs there: half the speed on two shared ones.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has no common base for its errors
+        raise ModelError(f"cannot load {graph}: {error}") from error
+    names = {part.name for part in session.get_inputs()}
+    if not {"input_ids", "attention_mask"} <= names or not names <= _INPUTS:
+        raise ModelError(f"{graph} takes {sorted(names)}, not input_ids, attention_mask and perhaps token_type_ids")
+    return session
+
+
+def _padded(pairs: Sequence[Pair], pad_id: int) -> dict[str, Any]:
+    shape = (len(pairs), max(len(pair.ids) for pair in pairs))
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    segments = np.zeros(shape, dtype=np.int64)
+    for row, pair in enumerate(pairs):
+        ids[row, : len(pair.ids)] = pair.ids
+        mask[row, : len(pair.ids)] = 1
+        segments[row, : len(pair.ids)] = pair.segments
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
+
+
+def _cores() -> int:
+    # The affinity of the process, where the system has one: a container may be given two cores of sixty-four.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,274 @@
+"""Checks points, ids, queries and payload selections before any engine sees them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from retrieval.datatypes import FloatArray, Point, Quantization, SearchRequest, SparseVector
+from retrieval.errors import StoreInputError
+from retrieval.stores.filters import Clause, parse_filter
+
+MAX_PAYLOAD_BYTES = 16 * 2**20
+MAX_PAYLOAD_DEPTH = 32
+MAX_LIMIT = 100_000
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_NORM_TOLERANCE = 1e-3
+
+
+def checked_points(points: Sequence[Point], dim: int) -> list[Point]:
+    """Check a batch as a whole and copy it.
+
+    Args:
+        points: Points to write.
+        dim: Dimensions of the store.
+
+    Returns:
+        One point per id (the last one of the batch), payloads as plain dicts and lists, an empty sparse vector as
+        ``None``: a passage without terms takes no part in the BM25 arm and is not counted in its statistics.
+
+    Raises:
+        StoreInputError: A point is not usable; the message names it and the field.
+    """
+    checked: dict[str, Point] = {}
+    for position, point in enumerate(points):
+        place = f"point {position}"
+        if not isinstance(point, Point):
+            raise StoreInputError(f"{place} is a {type(point).__name__}, not a Point")
+        (point_id,) = checked_ids([point.id], f"{place}: id")
+        place = f"{place} ({point_id})"
+        dense = None if point.dense is None else checked_dense(point.dense, dim, f"{place}: dense")
+        sparse = None if point.sparse is None else checked_sparse(point.sparse, f"{place}: sparse")
+        checked.pop(point_id, None)
+        checked[point_id] = Point(point_id, dense, sparse, checked_payload(point.payload, f"{place}: payload"))
+    return list(checked.values())
+
+
+def checked_ids(ids: Sequence[str], place: str = "ids") -> list[str]:
+    """Check that ids are canonical UUID strings.
+
+    Raises:
+        StoreInputError: One is not, or ``ids`` is a bare string.
+    """
+    if isinstance(ids, str | bytes):
+        raise StoreInputError(f"{place} is a list of UUID strings, not the string {ids!r}")
+    result = list(ids)
+    for point_id in result:
+        if not isinstance(point_id, str) or not _UUID.fullmatch(point_id):
+            example = "8-4-4-4-12 lower-case hex digits, as str(uuid.uuid5(...)) gives them"
+            raise StoreInputError(f"{place}: {point_id!r} is not a UUID in canonical form ({example})")
+    return result
+
+
+def checked_dense(vector: Any, dim: int, place: str) -> FloatArray:
+    """Check a dense vector: float (dim,), finite, of unit length or all zero.
+
+    Raises:
+        StoreInputError: It is not.
+    """
+    try:
+        array = np.asarray(vector)
+    except (ValueError, TypeError) as error:
+        raise StoreInputError(f"{place} is not an array of numbers: {error}") from error
+    if array.dtype.kind != "f":
+        raise StoreInputError(f"{place} has dtype {array.dtype}; it needs float32")
+    if array.shape != (dim,):
+        raise StoreInputError(f"{place} has shape {array.shape}; this store has vectors of {dim} dimensions")
+    if not np.isfinite(array).all():
+        raise StoreInputError(f"{place} holds NaN or infinite values")
+    with np.errstate(over="ignore"):
+        norm = float(np.linalg.norm(array.astype(np.float64)))
+    if norm != 0.0 and abs(norm - 1.0) > _NORM_TOLERANCE:
+        raise StoreInputError(
+            f"{place} has length {norm:.6g}; it must be of unit length or all zero (divide by its norm)"
+        )
+    return array.astype(np.float32)
+
+
+def checked_sparse(vector: Any, place: str) -> SparseVector | None:
+    """Check a sparse vector and sort it by index; ``None`` when it has no entries.
+
+    Raises:
+        StoreInputError: Lengths differ, an index repeats or is not a 32-bit unsigned integer, a value is negative or
+            not finite.
+    """
+    if not isinstance(vector, SparseVector):
+        raise StoreInputError(f"{place} is a {type(vector).__name__}, not a SparseVector")
+    indices, values = np.asarray(vector.indices), np.asarray(vector.values)
+    if indices.ndim != 1 or values.ndim != 1 or len(indices) != len(values):
+        raise StoreInputError(
+            f"{place} has {indices.shape} indices and {values.shape} values; both are flat, of one length"
+        )
+    if not len(indices):
+        return None
+    if indices.dtype.kind not in "iu" or int(indices.min()) < 0 or int(indices.max()) >= 2**32:
+        raise StoreInputError(f"{place} has indices that are not integers from 0 to 2**32-1 (dtype {indices.dtype})")
+    if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or float(values.min()) < 0:
+        raise StoreInputError(f"{place} has values that are negative, NaN or infinite")
+    order = np.argsort(indices, kind="stable")
+    indices, values = indices[order].astype(np.uint32), values[order].astype(np.float32)
+    repeated = indices[1:][indices[1:] == indices[:-1]]
+    if len(repeated):
+        raise StoreInputError(f"{place} names index {repeated[0]} twice")
+    if not np.isfinite(values).all():
+        raise StoreInputError(f"{place} has values beyond float32")
+    return SparseVector(indices, values)
+
+
+def checked_payload(payload: Any, place: str) -> dict[str, Any]:
+    """Copy a payload as plain JSON values.
+
+    Raises:
+        StoreInputError: It holds something that JSON would lose or change, or is larger than `MAX_PAYLOAD_BYTES`.
+    """
+    if not isinstance(payload, Mapping):
+        raise StoreInputError(f"{place} is a {type(payload).__name__}, not a mapping")
+    plain, size = _plain(payload, place, 0)
+    if size > MAX_PAYLOAD_BYTES:
+        raise StoreInputError(f"{place} has {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")
+    assert isinstance(plain, dict)
+    return plain
+
+
+def checked_requests(
+    requests: Sequence[SearchRequest], dim: int
+) -> list[tuple[FloatArray | SparseVector | None, Clause | None]]:
+    """Check search requests.
+
+    Returns:
+        For each request its vector, ``None`` when it is all zero or empty and so can find nothing, and its filter,
+        ``None`` when it excludes nothing.
+
+    Raises:
+        StoreInputError: A vector, limit or filter is not usable; the message names the request.
+    """
+    checked: list[tuple[FloatArray | SparseVector | None, Clause | None]] = []
+    for position, request in enumerate(requests):
+        place = f"request {position}"
+        checked_limit(request.limit, f"{place}: limit")
+        vector: FloatArray | SparseVector | None
+        if isinstance(request.vector, SparseVector):
+            vector = checked_sparse(request.vector, f"{place}: vector")
+        else:
+            vector = checked_dense(request.vector, dim, f"{place}: vector")
+            vector = vector if vector.any() else None
+        checked.append((vector, checked_filter(request.where)))
+    return checked
+
+
+def checked_filter(where: Mapping[str, Any] | None) -> Clause | None:
+    """Parse a filter; ``None`` when it excludes nothing.
+
+    Raises:
+        StoreInputError: It is not a usable filter.
+    """
+    clause = None if where is None else parse_filter(where)
+    return None if clause is None or clause.matches_everything else clause
+
+
+def checked_delete_filter(where: Mapping[str, Any]) -> Clause:
+    """Parse a filter for deletion.
+
+    Raises:
+        StoreInputError: It is not usable, or excludes nothing, so that it would delete every point.
+    """
+    clause = checked_filter(where)
+    if clause is None:
+        raise StoreInputError(f"filter {where!r} excludes nothing and would delete every point; delete by ids instead")
+    return clause
+
+
+def checked_limit(limit: Any, place: str = "limit") -> int:
+    """Check a number of results.
+
+    Raises:
+        StoreInputError: It is not an integer from 1 to `MAX_LIMIT`.
+    """
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
+        raise StoreInputError(f"{place} is a whole number from 1 to {MAX_LIMIT}, not {limit!r}")
+    return limit
+
+
+def checked_quantization(quantization: Quantization) -> None:
+    """Check that engines have such a quantization.
+
+    Raises:
+        StoreInputError: They have not.
+    """
+    bits = {"none": None, "scalar": None, "binary": (1, 1.5, 2), "turbo": (1, 1.5, 2, 4, 8)}
+    kind = quantization.kind
+    if kind not in bits:
+        raise StoreInputError(f"quantization is one of {', '.join(bits)}, not {kind!r}")
+    allowed = bits[kind]
+    if allowed is not None and quantization.bits not in allowed:
+        raise StoreInputError(f"{kind} quantization has {' or '.join(map(str, allowed))} bits, not {quantization.bits}")
+    if quantization.query_bits is not None and (kind != "binary" or quantization.query_bits not in (4, 8)):
+        raise StoreInputError(
+            f"query_bits is 4 or 8 with binary quantization, not {quantization.query_bits} with {kind}"
+        )
+    if not 1.0 <= quantization.oversampling <= 100.0:
+        raise StoreInputError(f"oversampling is from 1 to 100, not {quantization.oversampling}")
+
+
+def payload_selector(payload: bool | Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function that keeps what was asked for: all, nothing, or some top-level keys.
+
+    Raises:
+        StoreInputError: ``payload`` is a bare string or holds something else than strings.
+    """
+    if isinstance(payload, bool):
+        return dict if payload else lambda _: {}
+    if isinstance(payload, str | bytes) or not all(isinstance(key, str) for key in payload):
+        raise StoreInputError(f"payload is true, false or a list of top-level keys, not {payload!r}")
+    keys = tuple(payload)
+    return lambda values: {key: values[key] for key in keys if key in values}
+
+
+def _plain(value: Any, place: str, depth: int) -> tuple[Any, int]:
+    if value is None or isinstance(value, bool):
+        return value, 5
+    if isinstance(value, str):
+        return value, _text_size(value, place)
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise StoreInputError(f"{place} is an integer beyond 64 bits: {value}; store it as a string")
+        return value, 8
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise StoreInputError(f"{place} is {value}, which JSON cannot carry; leave it out or store null")
+        return value, 8
+    if depth >= MAX_PAYLOAD_DEPTH:
+        raise StoreInputError(f"{place} is nested more than {MAX_PAYLOAD_DEPTH} deep")
+    return _plain_container(value, place, depth)
+
+
+def _plain_container(value: Any, place: str, depth: int) -> tuple[Any, int]:
+    if isinstance(value, Mapping):
+        pairs, size = {}, 2
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise StoreInputError(f"{place} has the key {key!r}, which is not a string")
+            pairs[key], item_size = _plain(item, f"{place}.{key}", depth + 1)
+            size += _text_size(key, place) + item_size
+        return pairs, size
+    if isinstance(value, list | tuple):
+        items, size = [], 2
+        for index, item in enumerate(value):
+            plain, item_size = _plain(item, f"{place}[{index}]", depth + 1)
+            items.append(plain)
+            size += item_size
+        return items, size
+    raise StoreInputError(f"{place} is a {type(value).__name__}, which is not a JSON value")
+
+
+def _text_size(text: str, place: str) -> int:
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise StoreInputError(f"{place} holds half of a surrogate pair, which UTF-8 cannot carry") from error
