@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only errors: pip also warns about every index of the machine that lacks a package.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
-SOURCES := retrieval pipelines tests
+SOURCES := retrieval pipelines tests benchmarks
+# BEIR folders for make bench.
+COLLECTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench clean
@@ -14,7 +16,7 @@ help:
 	@echo "make test     check, then run the tests"
 	@echo "make check    format, lint and types, nothing is changed"
 	@echo "make format   format and mend what can be mended"
-	@echo "make bench    run the benchmarks"
+	@echo "make bench    run the benchmarks on COLLECTIONS='BEIR folders'"
 	@echo "make clean    remove .venv, caches and build results"
 
 demo: $(VENV)/.stamp-runtime
@@ -33,7 +35,8 @@ format: $(VENV)/.stamp-dev
 	@$(BIN)/ruff format $(SOURCES)
 
 bench: $(VENV)/.stamp-dev
-	@$(BIN)/python -m benchmarks
+	@test -n "$(COLLECTIONS)" || { echo "name BEIR folders: make bench COLLECTIONS='path/to/scifact …'"; exit 1; }
+	@$(BIN)/python -m benchmarks $(COLLECTIONS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

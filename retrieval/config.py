@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from retrieval.datatypes import FirstStage, GroupBy, Quantization
 from retrieval.errors import ConfigError
@@ -182,6 +182,11 @@ class Config(_Settings):
     first_stage: FirstStageConfig = FirstStageConfig()
     rerank: RerankConfig = RerankConfig()
     search: SearchConfig = SearchConfig()
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _embedded_unless_said(cls, value: Any) -> Any:
+        return {"kind": "edge", **value} if isinstance(value, dict) else value
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:

@@ -351,6 +351,18 @@ def test_a_reader_that_goes_away_is_no_error(index: Path) -> None:
         assert process.wait(timeout=60) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_output_that_cannot_be_written_is_an_error(index: Path, options: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("search", "tides", "--index", index, *options),
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_an_interrupted_ingest_says_how_to_go_on(tmp_path: Path) -> None:
     texts = write(tmp_path / "texts", {f"{n}.txt": f"Text {n} about the tides and the moon." for n in range(3000)})

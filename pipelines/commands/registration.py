@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -82,7 +83,9 @@ def _fail(invocation: Invocation, message: str, code: int) -> None:
 
     if invocation.debug:
         traceback.print_exc()
-    if invocation.json:
-        write_json({"error": message, "exit_code": code})
     error_console().print(message if code == INTERRUPTED else f"error: {message}", style="red")
+    if invocation.json:
+        # Where stdout is what failed, nothing more can be written to it.
+        with contextlib.suppress(OSError):
+            write_json({"error": message, "exit_code": code})
     raise typer.Exit(code)
