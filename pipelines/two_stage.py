@@ -29,7 +29,6 @@ from pipelines.search import Search, SearchArguments, SearchOptions
 from retrieval.chunking import Chunker
 from retrieval.config import Config, EdgeStoreConfig, load_config, parse_config
 from retrieval.datatypes import Document, Filter, FirstStage, GroupBy, IndexManifest, IngestReport, Results
-from retrieval.documents import from_python, open_documents
 from retrieval.encoders import Bm25Encoder
 from retrieval.manifest import (
     manifest_from_json,
@@ -163,6 +162,9 @@ class TwoStagePipeline:
             ValueError: ``sync`` with a source that is not a path.
             StoreError: The store refused; what was written stays.
         """
+        # Searching does not need the readers.
+        from retrieval.documents import from_python, open_documents
+
         is_path = isinstance(source, (str, Path))
         if sync and not is_path:
             raise ValueError("sync=True needs a file or folder, not documents handed over in Python")
