@@ -37,6 +37,7 @@ from retrieval.protocols import Encoder, SparseEncoder, Store
 ProgressCallback = Callable[[IngestProgress], None]
 
 _DOCUMENTS_PER_LOOKUP = 256
+_CHARACTERS_PER_LOOKUP = 16 * 2**20
 _PASSAGES_PER_BATCH = 512
 _PASSAGES_TO_MEASURE = 4096
 _PASSAGES_PER_FLUSH = 32_768
@@ -120,6 +121,7 @@ class Ingest:
         self._chunking = json.dumps(chunker.fingerprint, sort_keys=True)
         self._tally = _Tally()
         self._unflushed = 0
+        self._refused: set[str] = set()
         self._counts = Counts(manifest.documents, manifest.passages, manifest.terms, int(manifest.ids_digest, 16))
         self._started_empty = False
         self._writing = False
@@ -151,8 +153,7 @@ class Ingest:
             self._report_progress("repairing")
             self._counts = repair(self._store)
         self._started_empty = self._counts.passages == 0
-        stream = iter(documents)
-        while batch := list(islice(stream, _DOCUMENTS_PER_LOOKUP)):
+        for batch in _batches(documents):
             self._write(self._prepare(batch))
             self._report_progress("reading")
         if sync_root is not None:
@@ -232,6 +233,8 @@ class Ingest:
         completed: list[_Pending] = []
         for (item, passage), point in zip(batch, self._points(batch), strict=True):
             key = item.document.key
+            if key in self._refused:
+                continue
             if point.dense is not None or point.sparse is not None:
                 searchable.add(key)
             elif passage.index or key not in searchable:
@@ -243,9 +246,9 @@ class Ingest:
             points.append(point)
             if not passage.index:
                 completed.append(item)
-        refused = self._upsert(points)
+        self._upsert(points)
         for item in completed:
-            if item.document.key in refused:
+            if item.document.key in self._refused:
                 continue
             if item.replaces:
                 self._remove_older(item)
@@ -268,29 +271,15 @@ class Ingest:
                 ),
             )
 
-    def _upsert(self, points: Sequence[Point]) -> set[str]:
-        """Write a batch; where it is refused, document by document.
-
-        Returns:
-            Keys of the documents of which a passage was refused.
-        """
+    def _upsert(self, points: Sequence[Point]) -> None:
+        """Write a batch; where it is refused, point by point, and no further point of a document with a refused one."""
         if not points:
-            return set()
-        refused: set[str] = set()
+            return
         try:
             self._store.upsert(points)
             written = list(points)
         except StoreInputError:
-            written = []
-            for point in points:
-                try:
-                    self._store.upsert([point])
-                    written.append(point)
-                except StoreInputError as error:
-                    key = point.payload["document"]
-                    if key not in refused:
-                        self.reject(Rejected(key, str(error)))
-                    refused.add(key)
+            written = [point for point in points if self._upsert_alone(point)]
         for point in written:
             self._counts.add(point.id, point.payload)
         self._tally.passages += len(written)
@@ -298,7 +287,17 @@ class Ingest:
         if self._unflushed >= _PASSAGES_PER_FLUSH:
             self._store.flush()
             self._unflushed = 0
-        return refused
+
+    def _upsert_alone(self, point: Point) -> bool:
+        key = point.payload["document"]
+        if key in self._refused:
+            return False
+        try:
+            self._store.upsert([point])
+        except StoreInputError as error:
+            self._refused.add(key)
+            self.reject(Rejected(key, str(error)))
+        return key not in self._refused
 
     def _remove_older(self, item: _Pending) -> None:
         where = {
@@ -396,6 +395,20 @@ class Ingest:
                     seconds=time.perf_counter() - tally.started,
                 )
             )
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents to look up together: few enough that huge ones do not pile up in memory."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == _DOCUMENTS_PER_LOOKUP or characters >= _CHARACTERS_PER_LOOKUP:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _is_under(source: str, root: str) -> bool:

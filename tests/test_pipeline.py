@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ import pytest
 from pipelines import TwoStagePipeline
 from pipelines.counts import repair
 from retrieval.config import Config, parse_config
-from retrieval.datatypes import Document, IngestProgress
-from retrieval.errors import DocumentError, IndexMismatchError, ModelError, StoreError
+from retrieval.datatypes import Document, IngestProgress, Point
+from retrieval.errors import DocumentError, IndexMismatchError, ModelError, StoreError, StoreInputError
 
 TEXTS = {
     "pump": "The pump in the cellar moves water out of the house when it rains.",
@@ -348,3 +348,23 @@ def test_explain_tells_what_matched(pipeline: TwoStagePipeline) -> None:
     assert explanation.terms.ignored == ("the",)
     assert explanation.terms.unknown == ()
     assert len(explanation.results) == len(explanation.matched) == 12
+
+
+def test_what_the_store_refuses_is_rejected_document_by_document(
+    pipeline: TwoStagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsert = pipeline.store.upsert
+
+    def strict(points: Sequence[Point]) -> None:
+        for point in points:
+            if point.payload["index"] == 1 and point.payload["document_id"] == "book":
+                raise StoreInputError("this passage is not usable")
+        upsert(points)
+
+    monkeypatch.setattr(pipeline.store, "upsert", strict)
+    book = "\n\n".join(f"Chapter {number}. " + TEXTS["pipe"] * 60 for number in range(3))
+    report = pipeline.ingest([*pairs(), ("book", book)])
+    assert (report.added, report.rejected_count) == (12, 1)
+    assert report.rejected[0].reason == "this passage is not usable"
+    assert "book" not in ids(pipeline.search("leaking pipe", top_k=13, first_stage="bm25"))
+    assert pipeline.manifest.documents == 12
