@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.counts import Counts
-from pipelines.points import indexed_text
+from pipelines.points import passage_from_payload
 from pipelines.progress import StepCallback
 from retrieval.datatypes import IndexManifest, StoredPoint
 from retrieval.protocols import Encoder, Store
@@ -120,7 +120,7 @@ def _vectors(points: Sequence[StoredPoint]) -> Check:
 def _encoding(points: Sequence[StoredPoint], encoder: Encoder | None) -> Check:
     if encoder is None:
         return Check("encoding", None, "not compared, the encoder is another one")
-    expected = encoder.encode_documents([indexed_text(point.payload) for point in points])
+    expected = encoder.encode_documents([passage_from_payload(point.payload).indexed_text for point in points])
     wrong = 0
     for point, row in zip(points, expected, strict=True):
         stored = np.zeros_like(row) if point.dense is None else point.dense

@@ -12,13 +12,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
-from pipelines.counts import COUNTED_FIELDS, Counts, repair
-from pipelines.points import indexed_text, passage_id, passage_payload
+from pipelines.counts import COUNTED_FIELDS
+from pipelines.points import passage_id, passage_payload
+from pipelines.writer import IndexWriter
 from retrieval.chunking import Chunker
 from retrieval.datatypes import (
     Document,
@@ -30,8 +31,7 @@ from retrieval.datatypes import (
     Rejected,
     StoredPoint,
 )
-from retrieval.errors import DocumentError, StoreInputError
-from retrieval.manifest import manifest_to_json
+from retrieval.errors import DocumentError
 from retrieval.protocols import Encoder, SparseEncoder, Store
 
 ProgressCallback = Callable[[IngestProgress], None]
@@ -40,9 +40,7 @@ _DOCUMENTS_PER_LOOKUP = 256
 _CHARACTERS_PER_LOOKUP = 16 * 2**20
 _PASSAGES_PER_BATCH = 512
 _PASSAGES_TO_MEASURE = 4096
-_PASSAGES_PER_FLUSH = 32_768
 _KEPT_REJECTIONS = 1000
-_AVERAGE_LENGTH_TOLERANCE = 0.1
 
 
 @dataclass(slots=True)
@@ -116,20 +114,16 @@ class Ingest:
         self._encoder = encoder
         self._sparse = sparse
         self._chunker = chunker
-        self._manifest = manifest
         self._on_progress = on_progress
         self._chunking = json.dumps(chunker.fingerprint, sort_keys=True)
         self._tally = _Tally()
-        self._unflushed = 0
-        self._refused: set[str] = set()
-        self._counts = Counts(manifest.documents, manifest.passages, manifest.terms, int(manifest.ids_digest, 16))
+        self._writer = IndexWriter(store, sparse, manifest, self.reject)
         self._started_empty = False
-        self._writing = False
 
     @property
     def manifest(self) -> IndexManifest:
         """The manifest as last written."""
-        return self._manifest
+        return self._writer.manifest
 
     def reject(self, rejection: Rejected) -> None:
         """Put something on the rejected list; readers call this."""
@@ -149,16 +143,19 @@ class Ingest:
         Raises:
             StoreError: The store refused; what was written stays and the next run goes on from there.
         """
-        if self._manifest.state != "ready":
+        if self.manifest.state != "ready":
             self._report_progress("repairing")
-            self._counts = repair(self._store)
-        self._started_empty = self._counts.passages == 0
+            self._writer.repair()
+        self._started_empty = self._writer.is_empty
         for batch in _batches(documents):
             self._write(self._prepare(batch))
             self._report_progress("reading")
         if sync_root is not None:
             self._remove_vanished(sync_root)
-        self._commit()
+        self._report_progress("committing")
+        self._writer.commit(
+            lambda done: self._report_progress("reweighting", passages=done), chunking=dict(self._chunker.fingerprint)
+        )
         return self._tally.report()
 
     def _prepare(self, batch: Sequence[Document]) -> list[_Pending]:
@@ -214,14 +211,12 @@ class Ingest:
 
     def _begin(self, pending: Sequence[_Pending]) -> None:
         """Before the first write: fix the average length and mark the index as being written."""
-        if self._writing:
-            return
-        average = self._manifest.average_length
-        if not average:
+        average = None
+        if not self.manifest.average_length:
             passages = islice((p for item in pending for p in item.passages), _PASSAGES_TO_MEASURE)
             _, lengths = self._sparse.encode_documents([p.indexed_text for p in passages], 0.0)
             average = max(1.0, float(np.mean(lengths)))
-        self._begin_writing(average)
+        self._writer.begin(average)
 
     def _write_batch(self, batch: Sequence[tuple[_Pending, Passage]], searchable: set[str]) -> None:
         """Encode and upsert one batch, then remove the older versions of the documents it completes.
@@ -233,7 +228,7 @@ class Ingest:
         completed: list[_Pending] = []
         for (item, passage), point in zip(batch, self._points(batch), strict=True):
             key = item.document.key
-            if key in self._refused:
+            if key in self._writer.refused:
                 continue
             if point.dense is not None or point.sparse is not None:
                 searchable.add(key)
@@ -246,9 +241,9 @@ class Ingest:
             points.append(point)
             if not passage.index:
                 completed.append(item)
-        self._upsert(points)
+        self._tally.passages += self._writer.upsert(points)
         for item in completed:
-            if item.document.key in self._refused:
+            if item.document.key in self._writer.refused:
                 continue
             if item.replaces:
                 self._remove_older(item)
@@ -259,7 +254,7 @@ class Ingest:
     def _points(self, batch: Sequence[tuple[_Pending, Passage]]) -> Iterator[Point]:
         texts = [passage.indexed_text for _, passage in batch]
         dense = self._encoder.encode_documents(texts)
-        sparse, lengths = self._sparse.encode_documents(texts, self._manifest.average_length)
+        sparse, lengths = self._sparse.encode_documents(texts, self.manifest.average_length)
         known = np.any(dense, axis=1).tolist()
         for row, (item, passage) in enumerate(batch):
             yield Point(
@@ -267,49 +262,17 @@ class Ingest:
                 dense=dense[row] if known[row] else None,
                 sparse=sparse[row] if len(sparse[row].indices) else None,
                 payload=passage_payload(
-                    item.document, passage, digest=item.digest, terms=lengths[row], run=self._manifest.runs
+                    item.document, passage, digest=item.digest, terms=lengths[row], run=self.manifest.runs
                 ),
             )
 
-    def _upsert(self, points: Sequence[Point]) -> None:
-        """Write a batch; where it is refused, point by point, and no further point of a document with a refused one."""
-        if not points:
-            return
-        try:
-            self._store.upsert(points)
-            written = list(points)
-        except StoreInputError:
-            written = [point for point in points if self._upsert_alone(point)]
-        for point in written:
-            self._counts.add(point.id, point.payload)
-        self._tally.passages += len(written)
-        self._unflushed += len(written)
-        if self._unflushed >= _PASSAGES_PER_FLUSH:
-            self._store.flush()
-            self._unflushed = 0
-
-    def _upsert_alone(self, point: Point) -> bool:
-        key = point.payload["document"]
-        if key in self._refused:
-            return False
-        try:
-            self._store.upsert([point])
-        except StoreInputError as error:
-            self._refused.add(key)
-            self.reject(Rejected(key, str(error)))
-        return key not in self._refused
-
     def _remove_older(self, item: _Pending) -> None:
-        where = {
-            "must": [{"key": "document", "match": {"value": item.document.key}}],
-            "must_not": [{"key": "hash", "match": {"value": item.digest}}],
-        }
-        self._remove(list(self._store.scan(where, payload=list(COUNTED_FIELDS))))
-
-    def _remove(self, points: Sequence[StoredPoint]) -> None:
-        self._store.delete([point.id for point in points])
-        for point in points:
-            self._counts.subtract(point.id, point.payload)
+        self._writer.remove_where(
+            {
+                "must": [{"key": "document", "match": {"value": item.document.key}}],
+                "must_not": [{"key": "hash", "match": {"value": item.digest}}],
+            }
+        )
 
     def _remove_vanished(self, root: str) -> None:
         """Remove the documents under ``root`` that this run did not see; what it could not read stays."""
@@ -319,69 +282,15 @@ class Ingest:
                 f"nothing was read under {root}, so nothing there is removed; delete documents by id instead"
             )
         vanished: list[StoredPoint] = []
-        keys: set[str] = set()
         for point in self._store.scan(payload=["source", *COUNTED_FIELDS]):
             source = point.payload["source"]
             if not _is_under(source, root) or self._mark(point.payload["document"]) in self._tally.seen:
                 continue
-            if any(_is_under(source, rejected) for rejected in self._tally.rejected_sources):
-                continue
-            vanished.append(point)
-            keys.add(source)
-        self._begin_writing(self._manifest.average_length)
-        for start in range(0, len(vanished), _PASSAGES_PER_BATCH):
-            self._remove(vanished[start : start + _PASSAGES_PER_BATCH])
-        self._tally.removed = len(keys)
-
-    def _commit(self) -> None:
-        """Make the run durable and record what the index holds."""
-        self._report_progress("committing")
-        if self._manifest.state == "ready":
-            return
-        self._store.flush()
-        terms, passages = self._counts.terms, self._counts.passages
-        average = terms / passages if passages else 0.0
-        drift = abs(average / self._manifest.average_length - 1) if self._manifest.average_length else 0.0
-        if self._manifest.state == "reweighting" or drift > _AVERAGE_LENGTH_TOLERANCE:
-            self._reweight(average)
-        self._save(
-            replace(
-                self._manifest,
-                chunking=dict(self._chunker.fingerprint),
-                **self._counts.as_manifest_fields(),
-                state="ready",
-            )
-        )
-
-    def _reweight(self, average: float) -> None:
-        """Encode the BM25 weights of all passages again for a new average length."""
-        self._save(replace(self._manifest, average_length=average, state="reweighting"))
-        points = self._store.scan(vectors=True)
-        done = 0
-        while batch := list(islice(points, _PASSAGES_PER_BATCH)):
-            sparse, _ = self._sparse.encode_documents([indexed_text(point.payload) for point in batch], average)
-            self._store.upsert(
-                [
-                    Point(point.id, point.dense, weights if len(weights.indices) else None, point.payload)
-                    for point, weights in zip(batch, sparse, strict=True)
-                ]
-            )
-            done += len(batch)
-            self._report_progress("reweighting", passages=done)
-        self._store.flush()
-
-    def _begin_writing(self, average_length: float) -> None:
-        if self._writing:
-            return
-        self._writing = True
-        # A reweighting that was interrupted stays on record until it is done again.
-        state = self._manifest.state if self._manifest.state == "reweighting" else "ingesting"
-        runs = self._manifest.runs + 1
-        self._save(replace(self._manifest, average_length=average_length, state=state, runs=runs))
-
-    def _save(self, manifest: IndexManifest) -> None:
-        self._manifest = manifest
-        self._store.write_manifest(manifest_to_json(manifest))
+            if not any(_is_under(source, rejected) for rejected in self._tally.rejected_sources):
+                vanished.append(point)
+        if vanished:
+            self._writer.begin()
+            self._tally.removed = self._writer.remove(vanished)
 
     def _report_progress(self, stage: str, passages: int | None = None) -> None:
         if self._on_progress is not None:

@@ -16,11 +16,6 @@ def passage_id(key: str, digest: str, index: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{key}\0{digest}\0{index}"))
 
 
-def indexed_text(payload: Mapping[str, Any]) -> str:
-    """The text of a stored passage that both arms encode."""
-    return passage_from_payload(payload).indexed_text
-
-
 def passage_from_payload(payload: Mapping[str, Any]) -> Passage:
     """The passage that a payload describes."""
     return Passage(

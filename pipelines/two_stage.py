@@ -16,16 +16,15 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from pipelines.counts import COUNTED_FIELDS, Counts, repair
 from pipelines.explain import Explanation, explain
 from pipelines.ingest import Ingest, ProgressCallback
 from pipelines.search import Search, SearchArguments, SearchOptions
+from pipelines.writer import IndexWriter
 from retrieval.chunking import Chunker
 from retrieval.config import Config, EdgeStoreConfig, load_config, parse_config
 from retrieval.datatypes import Document, Filter, FirstStage, GroupBy, IndexManifest, IngestReport, Results
@@ -278,28 +277,16 @@ class TwoStagePipeline:
             return 0
         where = {"must": [{"key": "document_id", "match": {"any": list(document_ids)}}]}
         with self._write_lock:
-            counts = self._counts()
-            before = counts.documents
-            doomed = list(self.store.scan(where, payload=list(COUNTED_FIELDS)))
-            if doomed:
-                self._save(replace(self._manifest, state="ingesting"))
-                self.store.delete([point.id for point in doomed])
-                for point in doomed:
-                    counts.subtract(point.id, point.payload)
-                self.store.flush()
-            if doomed or self._manifest.state == "ingesting":
-                self._save(replace(self._manifest, **counts.as_manifest_fields(), state="ready"))
-            return before - counts.documents
-
-    def _counts(self) -> Counts:
-        manifest = self._manifest
-        if manifest.state != "ready":
-            return repair(self.store)
-        return Counts(manifest.documents, manifest.passages, manifest.terms, int(manifest.ids_digest, 16))
-
-    def _save(self, manifest: IndexManifest) -> None:
-        self._manifest = manifest
-        self.store.write_manifest(manifest_to_json(manifest))
+            writer = IndexWriter(self.store, self.sparse, self._manifest, lambda rejection: None)
+            try:
+                writer.repair()
+                if self.store.count(where):
+                    writer.begin()
+                removed = writer.remove_where(where)
+                writer.commit()
+            finally:
+                self._manifest = writer.manifest
+        return removed
 
     def close(self) -> None:
         """Release the index; closing twice is fine."""

@@ -156,11 +156,11 @@ def calibrate(parameters: Parameters, logits: FloatArray, relevant: NDArray[np.b
         Platt scaling
     """
     features = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
-    solution = np.array([1.0, 0.0])
+    solution = np.zeros(2)
     for _ in range(50):  # Newton's method, with a little ridge so that separable data has an end
-        odds = 1.0 / (1.0 + np.exp(-features @ solution))
-        gradient = features.T @ (odds - relevant) + 1e-3 * solution
-        curvature = (features * (odds * (1.0 - odds))[:, None]).T @ features + 1e-3 * np.eye(2)
+        chance = 1.0 / (1.0 + np.exp(np.clip(-features @ solution, -30.0, 30.0)))
+        gradient = features.T @ (chance - relevant) + 1e-3 * solution
+        curvature = (features * (chance * (1.0 - chance))[:, None]).T @ features + 1e-3 * np.eye(2)
         solution = solution - np.linalg.solve(curvature, gradient)
     slope, offset = (float(value) for value in solution)
     changed = {name: parameters[name] * slope for name in ("head.scale", "head.pooled", "head.bias")}
