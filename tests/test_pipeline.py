@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -368,3 +369,12 @@ def test_what_the_store_refuses_is_rejected_document_by_document(
     assert report.rejected[0].reason == "this passage is not usable"
     assert "book" not in ids(pipeline.search("leaking pipe", top_k=13, first_stage="bm25"))
     assert pipeline.manifest.documents == 12
+
+
+def test_searches_from_several_threads_agree(pipeline: TwoStagePipeline) -> None:
+    pipeline.ingest(pairs())
+    queries = ["why does dough rise", "strings of a guitar", "largest animal", "echo in the dark"] * 5
+    expected = [pipeline.search(query, top_k=3).hits for query in queries]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda query: pipeline.search(query, top_k=3).hits, queries))
+    assert found == expected

@@ -115,9 +115,7 @@ class RowSums:
                 some = ids[start : min(start + _ROWS_READ, bounds[text + 1])]
                 # All ids are in range; with "clip" numpy writes into ``rows`` without a copy.
                 table.take(some, 0, rows[: len(some)], "clip")
-                # Into the first row, so that the order of additions does not depend on the size of the pieces.
-                rows[0] += sums[text]
-                rows[: len(some)].sum(axis=0, out=sums[text])
+                sums[text] += rows[: len(some)].sum(axis=0)
         return sums
 
 
@@ -125,7 +123,7 @@ class RowSums:
 def _sparse_product() -> Callable[[FloatArray, NDArray[np.int32], NDArray[np.int64]], FloatArray] | None:
     """The sums as a product with a sparse matrix of ones, which needs no copy of the rows; ``None`` without scipy.
 
-    It adds the rows of a text in the same order, so that the sums are equal to the last bit.
+    It adds the rows of a text in the same pieces and order, so that the sums are equal to the last bit.
     """
     try:
         from scipy.sparse import csr_matrix
@@ -133,7 +131,17 @@ def _sparse_product() -> Callable[[FloatArray, NDArray[np.int32], NDArray[np.int
         return None
 
     def product(table: FloatArray, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> FloatArray:
-        ones = csr_matrix((np.ones(len(ids), np.float32), ids, offsets), (len(offsets) - 1, len(table)), copy=False)
-        return np.asarray(ones @ table, np.float32)
+        pieces = -(-np.diff(offsets) // _ROWS_READ)
+        firsts = np.concatenate([[0], np.cumsum(pieces)])
+        within = np.arange(firsts[-1]) - np.repeat(firsts[:-1], pieces)
+        starts = np.append(np.repeat(offsets[:-1], pieces) + within * _ROWS_READ, offsets[-1])
+        ones = csr_matrix((np.ones(len(ids), np.float32), ids, starts), (len(within), len(table)), copy=False)
+        parts = np.asarray(ones @ table, np.float32)
+        sums = np.zeros((len(offsets) - 1, table.shape[1]), np.float32)
+        sums[pieces > 0] = parts[firsts[:-1][pieces > 0]]
+        for text in np.flatnonzero(pieces > 1):
+            for part in parts[firsts[text] + 1 : firsts[text + 1]]:
+                sums[text] += part
+        return sums
 
     return product
