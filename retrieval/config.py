@@ -151,7 +151,7 @@ class RerankConfig(_Settings):
     model: str = "starter-reranker"
     depth: Annotated[int, Field(ge=0, le=10_000)] = 20
     budget_ms: Annotated[float, Field(gt=0.0)] | None = Field(default=None, description="null: no limit")
-    first_stage_weight: Unit = Field(default=0.7, description="share of the first stage in the final score")
+    first_stage_weight: Unit = Field(default=0.4, description="share of the first stage in the final score")
     batch_size: Positive = 8
     max_tokens: Annotated[int, Field(ge=16)] | None = Field(
         default=None, description="query and passage; null: the model's"

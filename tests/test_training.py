@@ -22,9 +22,9 @@ from retrieval.training.export import ExportSettings, export_reranker
 from retrieval.training.finetune import FinetuneSettings, finetune, plan_batches
 from retrieval.training.lists import RankingList, closest_windows, read_lists, split_windows, write_lists
 from retrieval.training.mine import MineSettings, mine
-from retrieval.training.network import NetworkShape, Parameters, load_network, score_pairs
+from retrieval.training.network import NetworkShape, Parameters, load_network, scale_head, score_pairs
 from retrieval.training.pairs import Pair, PairSettings, is_held_out, read_pairs, sentence_pairs
-from retrieval.training.rerank import RerankProgress, RerankSettings, calibrate, train_reranker
+from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
 from retrieval.training.table import StaticTable, average_tables
 
 WORDS = ["cat", "feline", "dog", "canine", "car", "auto", "ship", "boat", "the", "a", "of", "red", "blue"]
@@ -358,21 +358,11 @@ class TestRerank:
         assert reports[-1].share == 1.0
         assert not any(tensor.requires_grad for tensor in parameters.values())
 
-    def test_calibrated_logits_are_log_odds(self) -> None:
-        import torch
-
-        parameters = {
-            "head.scale": torch.ones(2),
-            "head.pooled": torch.ones(3),
-            "head.bias": torch.tensor([1.0]),
-        }
-        generator = np.random.default_rng(0)
-        logits = generator.normal(size=4000) * 4.0
-        relevant = generator.random(4000) < 1.0 / (1.0 + np.exp(-(0.5 * logits - 1.0)))
-        changed = calibrate(parameters, logits.astype(np.float32), relevant)
-        assert float(changed["head.scale"][0]) == pytest.approx(0.5, abs=0.05)
-        assert float(changed["head.bias"]) == pytest.approx(0.5 - 1.0, abs=0.1)
-        assert float(parameters["head.bias"]) == 1.0
+    def test_scaled_head_scales_and_shifts_every_logit(self, teacher: Path) -> None:
+        parameters, shape = load_network(teacher)
+        pairs = [("the cat", "red feline"), ("the dog", "a boat")]
+        expected = score(parameters, shape, pairs) * 0.5 - 3.0
+        assert score(scale_head(parameters, 0.5, -3.0), shape, pairs) == pytest.approx(expected, abs=1e-5)
 
     def test_frozen_layers_stay(self, teacher: Path) -> None:
         parameters, shape = load_network(teacher, separate=1)

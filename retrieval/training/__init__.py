@@ -9,9 +9,9 @@ from retrieval.training.export import ExportSettings, export_reranker
 from retrieval.training.finetune import FinetuneSettings, finetune
 from retrieval.training.lists import RankingList, read_lists, write_lists
 from retrieval.training.mine import MineSettings, mine
-from retrieval.training.network import NetworkShape, Parameters, load_network
+from retrieval.training.network import NetworkShape, Parameters, load_network, scale_head
 from retrieval.training.pairs import Pair, PairSettings, read_pairs, sentence_pairs
-from retrieval.training.rerank import RerankProgress, RerankSettings, calibrate, train_reranker
+from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
 from retrieval.training.table import StaticTable, average_tables
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "RerankSettings",
     "StaticTable",
     "average_tables",
-    "calibrate",
     "distill",
     "export_reranker",
     "finetune",
@@ -36,6 +35,7 @@ __all__ = [
     "mine",
     "read_lists",
     "read_pairs",
+    "scale_head",
     "sentence_pairs",
     "train_reranker",
     "write_lists",

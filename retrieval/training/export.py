@@ -6,7 +6,6 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,6 @@ class ExportSettings:
         max_length: Longest pair in tokens that the model should be given.
         int8: Round matrices to 8 bits; token vectors are rounded by row.
         per_channel: One scale for each output of a matrix instead of one for the matrix.
-        full_layers: Layers whose matrices stay in 32 bits.
         opset: Version of the ONNX operators.
     """
 
@@ -41,8 +39,7 @@ class ExportSettings:
     max_length: int = 256
     int8: bool = True
     per_channel: bool = True
-    full_layers: Sequence[int] = ()
-    opset: int = 18
+    opset: int = 20
 
 
 def export_reranker(
@@ -145,12 +142,8 @@ def _export_graph(parameters: Parameters, shape: NetworkShape, path: Path, setti
 
 
 def _quantize(source: Path, target: Path, settings: ExportSettings) -> None:
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    kept = [f"encoder__layer__{layer}__" for layer in settings.full_layers]
-    nodes = onnx.load(str(source)).graph.node
-    spared = [node.name for node in nodes if any(part in name for name in node.input for part in kept)]
     quantize_dynamic(
         str(source),
         str(target),
@@ -158,6 +151,5 @@ def _quantize(source: Path, target: Path, settings: ExportSettings) -> None:
         per_channel=settings.per_channel,
         reduce_range=False,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=spared,
         extra_options={"MatMulConstBOnly": True},
     )

@@ -41,7 +41,7 @@ class NetworkShape:
 
 
 def load_network(
-    teacher: str | Path, *, layers: int | None = None, separate: int = 3, opening: float = -4.0
+    teacher: str | Path, *, layers: int | None = None, separate: int = 3, opening: float = -3.0
 ) -> tuple[Parameters, NetworkShape]:
     """Parameters of a BERT sentence transformer with the head of a cross-encoder.
 
@@ -87,6 +87,16 @@ def _is_used(name: str, layers: int) -> bool:
     if name.startswith("encoder.layer."):
         return int(name.split(".")[2]) < layers
     return name.startswith("embeddings.") and not name.endswith("position_ids")
+
+
+def scale_head(parameters: Parameters, slope: float, offset: float) -> Parameters:
+    """The parameters with a head whose logit is ``slope`` times the old one plus ``offset``.
+
+    Listwise training fixes neither; both decide how a sigmoid spreads the logits when they are blended.
+    """
+    changed = {name: parameters[name] * slope for name in ("head.scale", "head.pooled", "head.bias")}
+    changed["head.bias"] = changed["head.bias"] + offset
+    return {**parameters, **changed}
 
 
 def score_pairs(

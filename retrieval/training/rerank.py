@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from retrieval.datatypes import FloatArray
 from retrieval.errors import MissingExtraError
 from retrieval.training.batches import BatchSettings, ListBatch, list_batches, pad_pairs
 from retrieval.training.lists import RankingList
@@ -137,35 +135,6 @@ def train_reranker(
         if finished:
             break
     return average
-
-
-def calibrate(parameters: Parameters, logits: FloatArray, relevant: NDArray[np.bool_]) -> Parameters:
-    """Scale and shift the head so that a logit is the log odds of being relevant.
-
-    The order of passages does not change unless relevant passages had the lower logits.
-
-    Args:
-        parameters: Of the network that gave ``logits``.
-        logits: Of held-out pairs.
-        relevant: Which of them are relevant.
-
-    Returns:
-        The parameters with another head.
-
-    Source:
-        Platt scaling
-    """
-    features = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
-    solution = np.zeros(2)
-    for _ in range(50):  # Newton's method, with a little ridge so that separable data has an end
-        chance = 1.0 / (1.0 + np.exp(np.clip(-features @ solution, -30.0, 30.0)))
-        gradient = features.T @ (chance - relevant) + 1e-3 * solution
-        curvature = (features * (chance * (1.0 - chance))[:, None]).T @ features + 1e-3 * np.eye(2)
-        solution = solution - np.linalg.solve(curvature, gradient)
-    slope, offset = (float(value) for value in solution)
-    changed = {name: parameters[name] * slope for name in ("head.scale", "head.pooled", "head.bias")}
-    changed["head.bias"] = changed["head.bias"] + offset
-    return {**parameters, **changed}
 
 
 class _Clock:
