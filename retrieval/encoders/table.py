@@ -16,7 +16,7 @@ from retrieval.errors import ModelError
 
 _CHECKED_BYTES = _RESIDENT_BYTES = 64 * 2**20
 _ROWS_READ = 2**11
-_TOKENS_FOR_SCIPY = 2**16  # fewer do not pay for importing it
+_TOKENS_FOR_SCIPY = 2**14  # a block of documents has more; queries and windows have fewer and need no scipy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
