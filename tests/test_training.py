@@ -389,6 +389,7 @@ class TestRerank:
         settings = ExportSettings(name="tiny", max_length=32, int8=int8)
         export_reranker(parameters, shape, word_tokenizer(), tmp_path, settings)
         assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "tokenizer.json", "config.json"}
+        assert b"export.py" not in (tmp_path / "model.onnx").read_bytes()
         reranker = OnnxCrossEncoder(tmp_path)
         assert reranker.name == "tiny"
         texts = [text for item in self.lists for text in (item.positive, *item.negatives)]

@@ -78,6 +78,7 @@ def export_reranker(
             _quantize(full, target / "model.onnx", settings)
         else:
             onnx.save(onnx.load(str(full)), str(target / "model.onnx"))
+        _forget_origin(target / "model.onnx")
     pair_tokenizer(tokenizer).save(str(target / "tokenizer.json"), pretty=False)
     config = {"format": FORMAT, "version": 1, "name": settings.name, "max_length": settings.max_length}
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -139,6 +140,21 @@ def _export_graph(parameters: Parameters, shape: NetworkShape, path: Path, setti
             external_data=False,
             verbose=False,
         )
+
+
+def _forget_origin(path: Path) -> None:
+    """Drop what the exporter notes about the program that made the graph: file paths and lines of source."""
+    import onnx
+
+    model = onnx.load(str(path))
+    graphs = [model.graph, *model.functions]
+    for part in (model, *graphs, *(node for graph in graphs for node in graph.node)):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    onnx.save(model, str(path))
 
 
 def _quantize(source: Path, target: Path, settings: ExportSettings) -> None:
