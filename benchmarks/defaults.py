@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import TwoStagePipeline
+from pipelines.points import readable_text
 from retrieval.config import Config, FirstStageConfig, RerankConfig
 from retrieval.datatypes import Arm, Document, ScoredPoint, SearchRequest
 from retrieval.evaluation import BeirCollection, evaluate_run
@@ -112,18 +113,13 @@ def fetch(development: DevelopmentSet, config: Config, *, read: bool) -> dict[st
                 texts = [str(payloads[one]["text"]) for one in readable]
                 spans = choose_windows(dense[0], texts, pipeline.encoder, config.rerank.window_words)
                 windows = [
-                    _readable(payloads[one], text[start:end])
+                    readable_text(payloads[one], text[start:end])
                     for one, text, (start, end) in zip(readable, texts, spans, strict=True)
                 ]
                 logits = dict(zip(readable, reranker.score(query, windows).tolist(), strict=True))
             documents = {one: str(payload["document_id"]) for one, payload in payloads.items()}
             fetched[name] = Fetched(arms, documents, logits)
     return fetched
-
-
-def _readable(payload: Mapping[str, Any], text: str) -> str:
-    title = str(payload["title"])
-    return text if not title or title in text else f"{title}. {text}"
 
 
 def fused(arms: Mapping[Arm, list[ScoredPoint]], weight: float, fusion: str = "minmax") -> list[Any]:

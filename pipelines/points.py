@@ -54,3 +54,9 @@ def passage_payload(document: Document, passage: Passage, *, digest: str, terms:
         "run": run,
         "metadata": dict(document.metadata),
     }
+
+
+def readable_text(payload: Mapping[str, Any], text: str) -> str:
+    """What the cross-encoder reads of a stored passage: ``text``, a stretch of it, after a title that it lacks."""
+    title = str(payload["title"])
+    return text if not title or title in text else f"{title}. {text}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
 
+from pipelines.points import readable_text
 from retrieval.config import Config
 from retrieval.datatypes import (
     Arm,
@@ -203,12 +204,11 @@ class Search:
         self, query: str, found: _Fetched, options: SearchOptions, encode_ms: float, retrieve_ms: float
     ) -> Results:
         started = time.perf_counter()
-        warnings = _warnings(query, found)
-        depth = options.depth * (_NEGATION_DEPTH if negation_cues(query) else 1) if options.rerank else 0
+        cues = negation_cues(query)
+        depth = options.depth * (_NEGATION_DEPTH if cues else 1) if options.rerank else 0
         found.load(self._store, max(depth, options.top_k * _PASSAGES_PER_GROUP[options.group_by]))
         reading, ranges = self._read(query, found, depth, options)
-        if reading.warning is not None:
-            warnings.append(reading.warning)
+        warnings = _warnings(query, found, reading, cues, depth)
         outcomes = _outcomes(found, reading, ranges)
         hits = _hits(found, outcomes, options)
         if len(hits) < options.top_k and len(found.payloads) < len(found.candidates):
@@ -222,7 +222,7 @@ class Search:
             reranked=reading.reranked,
             stopped=reading.stopped,
             candidates=len(found.candidates),
-            warnings=tuple(warnings),
+            warnings=warnings,
         )
 
     def _read(
@@ -244,7 +244,7 @@ class Search:
         reading = read_candidates(
             query,
             [
-                _readable(payload, text[start:end])
+                readable_text(payload, text[start:end])
                 for payload, text, (start, end) in zip(payloads, texts, ranges, strict=True)
             ],
             first,
@@ -272,23 +272,19 @@ def _groups(found: _Fetched, group_by: GroupBy) -> list[str]:
     return [candidate.id for candidate, _ in zip(found.candidates, found.payloads, strict=False)]
 
 
-def _readable(payload: Mapping[str, Any], text: str) -> str:
-    title = str(payload["title"])
-    return text if not title or title in text else f"{title}. {text}"
-
-
-def _warnings(query: str, found: _Fetched) -> list[str]:
+def _warnings(query: str, found: _Fetched, reading: Reading, cues: Sequence[str], depth: int) -> tuple[str, ...]:
     warnings = []
     if not query.strip():
         warnings.append("the query is empty")
     elif not found.candidates:
         warnings.append("nothing matches: no word of the query is in the index, or the filter leaves nothing")
-    if cues := negation_cues(query):
+    if cues and found.candidates:
         words = ", ".join(repr(cue) for cue in cues)
-        warnings.append(
-            f"the query says {words}: the first stage cannot see negation, so the cross-encoder reads twice as deep"
-        )
-    return warnings
+        seen = f"may read {depth} candidates for it, twice as many" if reading.reranked else "did not read"
+        warnings.append(f"the query says {words}: the first stage cannot see negation, and the cross-encoder {seen}")
+    if reading.warning is not None:
+        warnings.append(reading.warning)
+    return tuple(warnings)
 
 
 def _outcomes(found: _Fetched, reading: Reading, ranges: Sequence[tuple[int, int]]) -> dict[str, _Outcome]:

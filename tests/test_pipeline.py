@@ -249,7 +249,10 @@ def test_negation_is_announced_and_read_deeper(pipeline: TwoStagePipeline) -> No
     pipeline.ingest(pairs())
     results = pipeline.search("an animal that is not a whale", depth=2, top_k=12)
     assert "'not'" in results.warnings[0]
+    assert "may read 4 candidates" in results.warnings[0]
     assert results.reranked == 4
+    unread = pipeline.search("an animal that is not a whale", rerank=False)
+    assert "the cross-encoder did not read" in unread.warnings[0]
 
 
 @pytest.mark.parametrize(
