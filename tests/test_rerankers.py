@@ -116,7 +116,7 @@ def test_two_classes_give_the_difference(tmp_path: Path) -> None:
 
 
 def test_three_classes_are_refused(tmp_path: Path) -> None:
-    reranker = OnnxCrossEncoder(write_shared_words(tmp_path / "model", tail="three"))
+    reranker = OnnxCrossEncoder(write_shared_words(tmp_path / "model", tail="three"), threads=1)
     with pytest.raises(ModelError, match=r"shape \(2, 3\) for 2 pairs, not 1 or 2 logits each"):
         reranker.score("copper", ["copper", "pipe"])
 
@@ -154,8 +154,9 @@ def test_graphs_are_found_where_the_hub_has_them(place: str, tmp_path: Path) -> 
     assert reranker.score("pipe", ["pipe pipe"]).tolist() == [2]
 
 
-def test_threads_share_one_model(folder: Path) -> None:
-    reranker = OnnxCrossEncoder(folder, threads=1)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_share_one_model(threads: int, folder: Path) -> None:
+    reranker = OnnxCrossEncoder(folder, threads=threads, batch_size=2)
     queries = ["copper", "pipe", "leak", "star"] * 8
     texts = ["copper", "pipe pipe", "leak leak leak", "star star star star"]
     expected = {"copper": [1, 0, 0, 0], "pipe": [0, 2, 0, 0], "leak": [0, 0, 3, 0], "star": [0, 0, 0, 4]}
