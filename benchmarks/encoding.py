@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders import StaticEncoder
-from retrieval.encoders.formats import open_static_model
+from retrieval.token_tables.formats import open_static_model
 
 Encode = Callable[[list[str]], NDArray[Any]]
 

@@ -15,20 +15,26 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from retrieval.config import Bm25Config
-from retrieval.encoders import Bm25Encoder, StaticEncoder
+import numpy as np
+
+from pipelines.mine import mine_lists
+from pipelines.mining_index import mining_config, pair_passages
+from pipelines.two_stage import TwoStagePipeline
+from retrieval.config import Config, EncoderConfig
 from retrieval.training.distill import distill
 from retrieval.training.export import export_reranker
 from retrieval.training.finetune import FinetuneSettings, finetune
+from retrieval.training.lessons import TaughtTexts
 from retrieval.training.lists import read_lists, write_lists
-from retrieval.training.mine import MineSettings, mine
+from retrieval.training.mine import MineSettings
 from retrieval.training.network import NetworkShape, Parameters, load_network, scale_head
-from retrieval.training.pairs import Pair, PairSettings, read_pairs, sentence_pairs
+from retrieval.training.pairs import Pair, PairSettings, passages_of, read_pairs, split_sentences
 from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
-from retrieval.training.table import average_tables
+from retrieval.training.table import StaticTable, average_tables
+from retrieval.training.teacher import Teacher
 
 STAGES = ("static", "mine", "rerank", "export")
 
@@ -57,11 +63,24 @@ PAIRS = PairSettings(
         "python_docstring_code": ("pandas/numpy", "stdlib"),
     },
 )
-# Three runs from the same start, averaged: the average is better than each of them.
+# Texts that the teacher reads, cut to so many words; a query to three sentences.
+TAUGHT, TAUGHT_WORDS = 18_432, 24
+
+
+@dataclass(frozen=True)
+class StaticRun:
+    """One training of the table, with or without the passages and the teacher's texts beside the labelled pairs."""
+
+    settings: FinetuneSettings
+    passages: bool = False
+    teacher: bool = False
+
+
+# From the same start, averaged: the average is better than each of them.
 STATIC_RUNS = (
-    (FinetuneSettings(epochs=4, learning_rate=0.06), False),
-    (FinetuneSettings(epochs=3, learning_rate=0.03, query_dropout=0.15), True),
-    (FinetuneSettings(epochs=5, learning_rate=0.08, query_dropout=0.1), True),
+    StaticRun(FinetuneSettings(epochs=4, learning_rate=0.06)),
+    StaticRun(FinetuneSettings(epochs=3, learning_rate=0.03, query_dropout=0.15), passages=True),
+    StaticRun(FinetuneSettings(epochs=5, learning_rate=0.08, query_dropout=0.1), passages=True),
 )
 # Two runs on different lists, averaged. Each read so many lists when the bundled model was made; the schedule of the
 # learning rate followed the clock then and follows the steps here.
@@ -71,19 +90,59 @@ RERANK_RUNS = tuple(RerankSettings(minutes=24 * 60.0, epochs=1, seed=seed) for s
 HEAD = (0.5, -5.0)
 
 
-def train_static(training: Sequence[Pair], teacher: Path, out: Path) -> None:
-    start = distill(teacher)
-    sentences = sentence_pairs(list(dict.fromkeys(pair.positive for pair in training)))
+def train_static(training: Sequence[Pair], folder: Path, out: Path) -> None:
+    """What was made on the way stays in ``out``; a second call goes on from there."""
+    start = start_of(folder, out)
+    taught = taught_texts(training, folder, out) if any(run.teacher for run in STATIC_RUNS) else None
     tables = []
-    for number, (settings, with_sentences) in enumerate(STATIC_RUNS, 1):
-        pairs = [*training, *sentences] if with_sentences else training
-        say(f"run {number} of {len(STATIC_RUNS)}")
-        tables.append(finetune(start, pairs, settings, lambda done, of, loss: say(f"step {done} of {of}, {loss:.4f}")))
-    average_tables(tables).save(out / "starter-static", name="starter-static", matryoshka=STATIC_RUNS[0][0].matryoshka)
+    for number, run in enumerate(STATIC_RUNS, 1):
+        made = out / f"static-run-{number}"
+        if not (made / "config.json").exists():
+            say(f"run {number} of {len(STATIC_RUNS)}")
+            passages = [pair.positive for pair in training] if run.passages else []
+            lessons = taught if run.teacher else None
+            trained = finetune(start, training, run.settings, show_steps, passages=passages, taught=lessons)
+            trained.save(made, name=made.name, precision="float32")
+        tables.append(StaticTable.open(made))
+    matryoshka = STATIC_RUNS[0].settings.matryoshka
+    average_tables(tables).save(out / "starter-static", name="starter-static", matryoshka=matryoshka)
 
 
-def mine_lists(training: Sequence[Pair], out: Path) -> None:
-    encoder, sparse = StaticEncoder.open(out / "starter-static"), Bm25Encoder(Bm25Config())
+def start_of(folder: Path, out: Path) -> StaticTable:
+    made = out / "static-start"
+    if not (made / "config.json").exists():
+        distill(folder).save(made, name=made.name, precision="float32")
+    return StaticTable.open(made)
+
+
+def taught_texts(training: Sequence[Pair], folder: Path, out: Path) -> TaughtTexts:
+    generator = random.Random(0)
+    cut = (
+        " ".join(words[:TAUGHT_WORDS])
+        for passage in passages_of(training)
+        for words in map(str.split, split_sentences(passage))
+        if len(words) >= 4
+    )
+    sentences, queries = list(dict.fromkeys(cut)), list(dict.fromkeys(pair.query for pair in training))
+    generator.shuffle(sentences)
+    generator.shuffle(queries)
+    texts = [*sentences[: TAUGHT * 3 // 4], *queries[: TAUGHT // 4]]
+    made = out / "static-taught.npy"
+    if not made.exists():
+        say(f"the teacher reads {len(texts)} texts")
+        np.save(made, Teacher(folder).encode(texts))
+    return TaughtTexts(texts, np.load(made))
+
+
+def show_steps(done: int, of: int, loss: float) -> None:
+    say(f"step {done} of {of}, {loss:.4f}")
+
+
+def mine_negatives(training: Sequence[Pair], judge: str | None, out: Path) -> None:
+    """What was made on the way stays in ``out``; a second call goes on from there."""
+    config = mining_config(Config(encoder=EncoderConfig(model=str(out / "starter-static"))), whole=True)
+    if judge is not None:
+        config = config.model_copy(update={"rerank": config.rerank.model_copy(update={"model": judge})})
     generator = random.Random(0)
     chosen: list[Pair] = []
     for name, limit in LISTS.items():
@@ -92,11 +151,25 @@ def mine_lists(training: Sequence[Pair], out: Path) -> None:
     # Three quarters of the lists with shorter windows: they cost less, and sizes vary in use.
     generator.shuffle(chosen)
     cut = len(chosen) * 3 // 4
-    found = [
-        item
-        for words, part in ((56, chosen[:cut]), (90, chosen[cut:]))
-        for item in mine(part, training, encoder, sparse, MineSettings(window_words=words), progress_of("lists"))
-    ]
+    index = out / "mining-index"
+    with TwoStagePipeline.open(index, config) as pipeline:
+        pipeline.ingest(pair_passages(training))
+    found = []
+    for words, part in ((56, chosen[:cut]), (90, chosen[cut:])):
+        made, settings = out / f"lists-{words}.jsonl.gz", MineSettings(window_words=words)
+        if not made.exists():
+            show_lists = progress_of("lists")
+            mine_lists(
+                part,
+                made,
+                config,
+                index=index,
+                known=training,
+                settings=settings,
+                rerank=judge is not None,
+                on_progress=lambda progress, show=show_lists: show(progress.done, progress.of),
+            )
+        found.extend(read_lists(made))
     write_lists(found, out / "lists.jsonl.gz")
 
 
@@ -152,6 +225,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--out", type=Path, required=True, help="folder for the models and what is made on the way")
     parser.add_argument("--stage", choices=STAGES, help="only this one")
+    parser.add_argument("--judge", help="cross-encoder that drops false negatives while mining; none without")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     training, held_out = read_pairs(arguments.pairs, PAIRS)
@@ -160,7 +234,7 @@ def main() -> None:
         if stage == "static":
             train_static(training, arguments.teacher, arguments.out)
         elif stage == "mine":
-            mine_lists(training, arguments.out)
+            mine_negatives(training, arguments.judge, arguments.out)
         elif stage == "rerank":
             train_cross_encoder(arguments.teacher, arguments.out)
         else:

@@ -8,12 +8,17 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands.adapt import adapt
 from pipelines.commands.demo import demo
+from pipelines.commands.distill import distill
 from pipelines.commands.evaluate import evaluate
 from pipelines.commands.ingest import delete, ingest
 from pipelines.commands.inspect import doctor, info
+from pipelines.commands.mine import mine
 from pipelines.commands.registration import command
 from pipelines.commands.search import search
+from pipelines.commands.train import train
+from pipelines.commands.train_reranker import train_reranker
 
 app = typer.Typer(
     name="retrieval",
@@ -26,11 +31,16 @@ app = typer.Typer(
 
 command(app, interrupted="stopped; run the same command again to go on")(ingest)
 command(app)(search)
+command(app, interrupted="stopped; the index is as it was")(adapt)
 command(app)(evaluate)
 command(app)(info)
 command(app)(doctor)
 command(app)(delete)
 command(app)(demo)
+command(app, interrupted="stopped; run the same command again to go on")(mine)
+command(app)(distill)
+command(app, interrupted="stopped; run the same command with --resume to go on from the last checkpoint")(train)
+command(app, interrupted="stopped; run the same command again to go on")(train_reranker)
 
 
 def main() -> None:

@@ -12,17 +12,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipelines.index_checks import REBUILD, Check, examine_contents
-from pipelines.presence import require_index
+from pipelines.opening import open_index_encoder
+from pipelines.presence import has_points, require_index
 from pipelines.progress import StepCallback
 from retrieval.config import Config, EdgeStoreConfig
 from retrieval.datatypes import IndexManifest
 from retrieval.encoders import Bm25Encoder
 from retrieval.errors import IndexMismatchError, RetrievalError, StoreBusyError
 from retrieval.manifest import manifest_from_json, peek_manifest, require_same_bm25, require_same_encoder
-from retrieval.models import find_model, open_encoder
+from retrieval.models import find_model
 from retrieval.protocols import Encoder
 from retrieval.rerankers import open_reranker
-from retrieval.stores import open_store
+from retrieval.stores import StoredIndex, open_store, peek_index
 
 _PACKAGES = ("numpy", "onnxruntime", "pydantic", "qdrant-edge-py", "safetensors", "tokenizers")
 
@@ -43,16 +44,25 @@ def examine(config: Config, folder: Path | None, *, on_progress: StepCallback | 
 
 def _checks(config: Config, folder: Path | None, on_progress: StepCallback) -> Iterator[Check]:
     yield _installation()
-    encoder, check = _encoder(config)
+    stored = _peek(config, folder)
+    encoder, check = _encoder(config, stored)
     yield check
     yield _reranker(config)
     if folder is not None:
         yield _disk(config, folder)
         yield _folder(folder)
-    if encoder is None or (folder is not None and not _has_index(folder)):
+    if encoder is None or (folder is not None and not has_points(folder)):
         yield Check("index", None, "not opened, see above")
         return
-    yield from _index(config, folder, encoder, on_progress)
+    yield from _index(config, folder, encoder, stored, on_progress)
+
+
+def _peek(config: Config, folder: Path | None) -> StoredIndex | None:
+    """What is there, where it can be known; the checks of manifest and index tell what is wrong."""
+    try:
+        return peek_index(config, folder)
+    except RetrievalError:
+        return None
 
 
 def _installation() -> Check:
@@ -67,9 +77,9 @@ def _installation() -> Check:
     return Check("installation", True, ", ".join(found))
 
 
-def _encoder(config: Config) -> tuple[Encoder | None, Check]:
+def _encoder(config: Config, stored: StoredIndex | None) -> tuple[Encoder | None, Check]:
     try:
-        encoder = open_encoder(config.encoder)
+        encoder = open_index_encoder(config, stored)
         Bm25Encoder(config.bm25)
     except (RetrievalError, ValueError) as error:
         return None, Check("encoder", False, str(error), "name a model that is there with --set encoder.model=NAME")
@@ -97,28 +107,31 @@ def _disk(config: Config, folder: Path) -> Check:
     return Check("disk", True, f"{free:,} MiB free")
 
 
-def _has_index(folder: Path) -> bool:
-    return (folder / "engine").is_dir()
-
-
 def _folder(folder: Path) -> Check:
     try:
         manifest = peek_manifest(folder)
     except RetrievalError as error:
         return Check("manifest", False, str(error), REBUILD)
-    if manifest is not None and _has_index(folder):
-        return Check("manifest", True, f"{manifest.documents:,} documents, {manifest.passages:,} passages")
-    if manifest is None and not _has_index(folder):
+    if manifest is not None and has_points(folder):
+        generation = f"generation {manifest.generation}"
+        return Check(
+            "manifest", True, f"{generation}: {manifest.documents:,} documents, {manifest.passages:,} passages"
+        )
+    if manifest is None and not has_points(folder):
         return Check("manifest", False, f"there is no index in {folder.absolute()}", "retrieval ingest PATH")
-    missing = "engine/" if manifest is not None else "manifest.json"
+    missing = "engine in generations/" if manifest is not None else "manifest.json"
     return Check("manifest", False, f"{folder.absolute()} has no {missing}", REBUILD)
 
 
-def _index(config: Config, folder: Path | None, encoder: Encoder, on_progress: StepCallback) -> Iterator[Check]:
+def _index(
+    config: Config, folder: Path | None, encoder: Encoder, peeked: StoredIndex | None, on_progress: StepCallback
+) -> Iterator[Check]:
     try:
         if folder is None:
             require_index(config, folder)
-        store = open_store(config, dim=_dimensions(folder, encoder), path=folder, verify=False)
+        # The vectors have the size of the encoder that made them, whatever the configuration asks for.
+        dim = encoder.dim if peeked is None else peeked.manifest.encoder.dim
+        store = open_store(config, dim=dim, path=folder, verify=False)
     except StoreBusyError as error:
         yield Check("index", False, str(error), "close it there and run doctor again")
         return
@@ -142,15 +155,6 @@ def _index(config: Config, folder: Path | None, encoder: Encoder, on_progress: S
         store.close()
 
 
-def _dimensions(folder: Path | None, encoder: Encoder) -> int:
-    """Those of the encoder that made the vectors, whatever the configuration asks for."""
-    try:
-        manifest = None if folder is None else peek_manifest(folder)
-    except RetrievalError:
-        manifest = None
-    return encoder.dim if manifest is None else manifest.encoder.dim
-
-
 def _state(manifest: IndexManifest) -> Check:
     if manifest.state == "ready":
         return Check("state", True, f"ready, last changed {manifest.updated}")
@@ -165,4 +169,5 @@ def _same_settings(config: Config, manifest: IndexManifest, encoder: Encoder, lo
         require_same_bm25(manifest, config, location)
     except IndexMismatchError as error:
         return Check("settings", False, str(error), "open it with its own settings, or " + REBUILD)
-    return Check("settings", True, "encoder and BM25 are those that the index was built with")
+    chosen = "" if manifest.dense_weight is None else f", dense weight {manifest.dense_weight:.2f} chosen for it"
+    return Check("settings", True, f"encoder and BM25 are those that the index was built with{chosen}")

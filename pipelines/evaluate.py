@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.progress import StepCallback
-from pipelines.search import SearchArguments
+from pipelines.search_options import SearchArguments
 from pipelines.two_stage import TwoStagePipeline
 from retrieval.config import Config
 from retrieval.datatypes import IngestProgress, IngestReport, Results

@@ -11,7 +11,7 @@ from retrieval.datatypes import Results
 from retrieval.protocols import Encoder, SparseEncoder
 
 if TYPE_CHECKING:
-    from pipelines.search import SearchArguments
+    from pipelines.search_options import SearchArguments
     from pipelines.two_stage import TwoStagePipeline
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")

@@ -80,7 +80,7 @@ def examine_contents(
             on_progress("reading", number, manifest.passages)
     yield _payloads(counts, incomplete)
     yield _counts(counts, manifest)
-    points = [point for point in store.get(sample, vectors=True) if _is_complete(point.payload)]
+    points = [point for point in store.get(sample, vectors=["dense"]) if _is_complete(point.payload)]
     yield _vectors(points)
     yield _encoding(points, encoder)
 

@@ -28,7 +28,7 @@ def require_index(config: Config, folder: Path | None) -> IndexManifest | None:
         _require_collection(config)
         return None
     manifest = peek_manifest(folder)
-    if manifest is None and (folder / "engine").is_dir():
+    if manifest is None and has_points(folder):
         raise StoreCorruptError(
             f"{folder.absolute()} has no manifest.json; make the index again with 'retrieval ingest --rebuild PATH'"
         )
@@ -38,18 +38,19 @@ def require_index(config: Config, folder: Path | None) -> IndexManifest | None:
     return manifest
 
 
+def has_points(folder: Path) -> bool:
+    """Whether a folder holds files of the engine, whatever the state of its manifest."""
+    return any((folder / "generations").glob("*/engine"))
+
+
 def _require_collection(config: Config) -> None:
     store = config.store
     if not isinstance(store, ServerStoreConfig):
         raise ConfigError("store.kind 'memory' keeps nothing from one command to the next; use edge or server")
-    from retrieval.stores.server_connection import Connection
+    from retrieval.stores.server_generations import has_collection
 
-    connection = Connection(store)
-    try:
-        if not connection.call("open", lambda client: client.collection_exists(store.collection)):
-            raise StoreError(
-                f"there is no collection {store.collection!r} on {store.url}; make it with 'retrieval ingest PATH' "
-                "and the same configuration"
-            )
-    finally:
-        connection.close()
+    if not has_collection(store):
+        raise StoreError(
+            f"there is no collection {store.collection!r} on {store.url}; make it with 'retrieval ingest PATH' "
+            "and the same configuration"
+        )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any
 
 from pipelines.points import readable_text
+from pipelines.search_options import SearchOptions
 from retrieval.config import Config
 from retrieval.datatypes import (
     Arm,
     Candidate,
-    Filter,
-    FirstStage,
     FloatArray,
     GroupBy,
     Hit,
@@ -33,75 +31,6 @@ from retrieval.rerankers import Reading, choose_windows, read_candidates
 _NEGATION_DEPTH = 2
 _PASSAGES_PER_GROUP: dict[GroupBy, int] = {"document": 3, "passage": 1}
 """Payloads loaded at first for each hit wanted; more only if these fall into too few groups."""
-
-
-class SearchArguments(TypedDict, total=False):
-    """Keyword arguments of `TwoStagePipeline.search`, which documents them; ``None`` takes the configured value."""
-
-    candidates: int | None
-    depth: int | None
-    budget_ms: float | None
-    rerank: bool | None
-    first_stage: FirstStage | None
-    where: Filter | None
-    group_by: GroupBy | None
-    min_score: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What one search does, every value decided."""
-
-    top_k: int
-    candidates: int
-    depth: int
-    budget_ms: float | None
-    rerank: bool
-    first_stage: FirstStage
-    where: Filter | None
-    group_by: GroupBy
-    min_score: float | None
-
-    @classmethod
-    def from_config(cls, config: Config, top_k: int | None, arguments: SearchArguments) -> Self:
-        """Fill what the call left open from the configuration.
-
-        Raises:
-            ValueError: A number is out of range or a name is unknown.
-        """
-
-        def chosen(name: str, default: Any) -> Any:
-            value = arguments.get(name)
-            return default if value is None else value
-
-        options = cls(
-            top_k=config.search.top_k if top_k is None else top_k,
-            candidates=chosen("candidates", config.first_stage.candidates),
-            depth=chosen("depth", config.rerank.depth),
-            budget_ms=chosen("budget_ms", config.rerank.budget_ms),
-            rerank=chosen("rerank", config.rerank.enabled),
-            first_stage=chosen("first_stage", config.first_stage.arms),
-            where=arguments.get("where"),
-            group_by=chosen("group_by", config.search.group_by),
-            min_score=arguments.get("min_score"),
-        )
-        options._check()
-        return options
-
-    def _check(self) -> None:
-        for name, value, least in (
-            ("top_k", self.top_k, 1),
-            ("candidates", self.candidates, 1),
-            ("depth", self.depth, 0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
-        if self.budget_ms is not None and not self.budget_ms > 0:
-            raise ValueError(f"budget_ms is above 0, not {self.budget_ms!r}")
-        if self.first_stage not in {"hybrid", "dense", "bm25"}:
-            raise ValueError(f"first_stage is 'hybrid', 'dense' or 'bm25', not {self.first_stage!r}")
-        if self.group_by not in {"document", "passage"}:
-            raise ValueError(f"group_by is 'document' or 'passage', not {self.group_by!r}")
 
 
 @dataclass(slots=True)
@@ -141,7 +70,8 @@ class Search:
         encoder: Static encoder of the index.
         sparse: BM25 encoder of the index.
         store: Open store.
-        open_reranker: Called once, at the first search that reranks.
+        reranker: Gives the cross-encoder; called by every search that reranks.
+        dense_weight: Weight of the dense arm that was chosen for the index, for a configuration that gives none.
     """
 
     def __init__(
@@ -150,15 +80,18 @@ class Search:
         encoder: Encoder,
         sparse: SparseEncoder,
         store: Store,
-        open_reranker: Callable[[], Reranker],
+        reranker: Callable[[], Reranker],
+        dense_weight: float | None = None,
     ) -> None:
+        first_stage = config.first_stage
+        if first_stage.dense_weight is None:
+            first_stage = first_stage.model_copy(update={"dense_weight": dense_weight})
         self._config = config
+        self._fusion = first_stage
         self._encoder = encoder
         self._sparse = sparse
         self._store = store
-        self._open_reranker = open_reranker
-        self._reranker: Reranker | None = None
-        self._reranker_lock = threading.Lock()
+        self._reranker = reranker
 
     def run(self, queries: Sequence[str], options: SearchOptions) -> list[Results]:
         """Search for every query, one call to each encoder and to the store.
@@ -197,7 +130,7 @@ class Search:
         arms: list[dict[Arm, list[ScoredPoint]]] = [{} for _ in sparse]
         for (row, arm), points in zip(plan, self._store.search(requests) if requests else [], strict=True):
             arms[row][arm] = points
-        settings = self._config.first_stage.model_copy(update={"candidates": options.candidates})
+        settings = self._fusion.model_copy(update={"candidates": options.candidates})
         return [_Fetched(fuse(found, settings), dense[row], []) for row, found in enumerate(arms)]
 
     def _second_stage(
@@ -234,7 +167,7 @@ class Search:
         if not payloads:
             return Reading.unread(first), []
         try:
-            reranker = self._loaded_reranker()
+            reranker = self._reranker()
         except (RetrievalError, OSError) as error:
             return Reading.unread(first, f"not reranked, the cross-encoder cannot be opened: {error}"), []
         settings = self._config.rerank
@@ -257,12 +190,6 @@ class Search:
             batch_size=settings.batch_size,
         )
         return reading, ranges
-
-    def _loaded_reranker(self) -> Reranker:
-        with self._reranker_lock:
-            if self._reranker is None:
-                self._reranker = self._open_reranker()
-            return self._reranker
 
 
 def _groups(found: _Fetched, group_by: GroupBy) -> list[str]:

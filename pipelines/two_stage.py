@@ -14,33 +14,42 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pipelines.explain import Explanation, explain
 from pipelines.ingest import Ingest, ProgressCallback
-from pipelines.search import Search, SearchArguments, SearchOptions
+from pipelines.opening import open_index_encoder, settings_of
+from pipelines.search import Search
+from pipelines.search_options import SearchArguments, SearchOptions
+from pipelines.serving import Serving, Switch, once
 from pipelines.writer import IndexWriter
 from retrieval.chunking import Chunker
-from retrieval.config import Config, EdgeStoreConfig, load_config, parse_config
+from retrieval.config import Config, EdgeStoreConfig, load_config
 from retrieval.datatypes import Document, Filter, FirstStage, GroupBy, IndexManifest, IngestReport, Results
 from retrieval.encoders import Bm25Encoder
 from retrieval.manifest import (
     manifest_from_json,
     manifest_to_json,
     new_manifest,
-    peek_manifest,
     require_same_bm25,
     require_same_encoder,
 )
-from retrieval.models import find_model, open_encoder
+from retrieval.models import find_model
 from retrieval.protocols import Encoder, Reranker, SparseEncoder, Store
 from retrieval.rerankers import open_reranker
-from retrieval.stores import open_store
+from retrieval.stores import open_store, peek_index
+
+if TYPE_CHECKING:
+    from pipelines.adapt import AdaptReport
+    from pipelines.generations import Generation, RollbackReport
+    from retrieval.training.adapt import AdaptProgress
 
 Source = str | Path | Iterable[Document | dict[str, Any] | tuple[str, str]]
 
@@ -69,21 +78,22 @@ class TwoStagePipeline:
         open_reranker: Callable[[], Reranker],
     ) -> None:
         self.config = config
-        self.encoder = encoder
         self.sparse = sparse
-        self.store = store
         self._chunker = Chunker(config.chunking, encoder.count_tokens)
-        self._search = Search(config, encoder, sparse, store, open_reranker)
+        self._reranker = once(open_reranker)
         self._write_lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
         stored = store.read_manifest()
         if stored is None:
-            self._manifest = new_manifest(config, encoder.fingerprint, self._chunker.fingerprint)
+            self._manifest = new_manifest(
+                config, encoder.fingerprint, self._chunker.fingerprint, generation=store.generation
+            )
             store.write_manifest(manifest_to_json(self._manifest))
         else:
             self._manifest = manifest_from_json(stored, store.location)
             require_same_encoder(self._manifest, encoder.fingerprint, store.location)
             require_same_bm25(self._manifest, config, store.location)
+        self._switch = Switch(self._serving(encoder, store, self._manifest))
 
     @classmethod
     def open(cls, path: str | Path = "index", config: Config | None = None) -> Self:
@@ -105,10 +115,11 @@ class TwoStagePipeline:
         store_config = config.store
         if isinstance(store_config, EdgeStoreConfig) and store_config.path is not None:
             path = store_config.path
-        encoder = open_encoder(config.encoder)
-        if isinstance(store_config, EdgeStoreConfig) and (manifest := peek_manifest(path)) is not None:
+        stored = peek_index(config, path)
+        encoder = open_index_encoder(config, stored)
+        if stored is not None:
             # Before the store looks at vector sizes: this message names both encoders.
-            require_same_encoder(manifest, encoder.fingerprint, str(path))
+            require_same_encoder(stored.manifest, encoder.fingerprint, stored.location)
         store = open_store(config, dim=encoder.dim, path=Path(path))
         try:
             return cls(
@@ -136,6 +147,16 @@ class TwoStagePipeline:
             RetrievalError: As for `open`.
         """
         return cls.open(index, load_config(path, overrides))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The static encoder that serves; adapting the index puts another one in its place."""
+        return self._switch.serving.encoder
+
+    @property
+    def store(self) -> Store:
+        """The store that serves; adapting the index puts another one in its place."""
+        return self._switch.serving.store
 
     @property
     def manifest(self) -> IndexManifest:
@@ -235,7 +256,9 @@ class TwoStagePipeline:
 
         Arguments, results and errors are those of `search`; ``budget_ms`` holds for each query.
         """
-        return self._search.run(queries, SearchOptions.from_config(self.config, top_k, arguments))
+        options = SearchOptions.from_config(self.config, top_k, arguments)
+        with self._switch.use() as serving:
+            return serving.search.run(queries, options)
 
     async def asearch(self, query: str, top_k: int | None = None, **arguments: Unpack[SearchArguments]) -> Results:
         """`search` on the pipeline's worker thread; takes the same arguments."""
@@ -288,12 +311,146 @@ class TwoStagePipeline:
                 self._manifest = writer.manifest
         return removed
 
+    def adapt(
+        self,
+        *,
+        seconds: float = 150.0,
+        seed: int = 0,
+        teacher: Encoder | None = None,
+        on_progress: Callable[[AdaptProgress], None] | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        passages: int = 200_000,
+        steps: int | None = None,
+    ) -> AdaptReport:
+        """Train the static model on the documents of the index, without labels, and make all vectors anew with it.
+
+        Searches go on meanwhile over the old vectors; those that are under way when the new ones are complete end on
+        the old. `ingest` and `delete` wait. Where the self-check shows a loss the vectors stay; in both cases the
+        weights of the fusion become those chosen for these documents. The previous generation is kept for `rollback`
+        until the next adaptation, or `discard_previous`.
+
+        Args:
+            seconds: Time limit of sampling and training; encoding every passage comes on top.
+            seed: Of the sample and the training.
+            teacher: An encoder whose similarities are learned too; ``None`` learns from the documents alone.
+            on_progress: Called after every step.
+            force: Switch even if the self-check shows a loss.
+            dry_run: Train and check, and change nothing.
+            passages: At most so many are read, a uniform sample; memory is bounded by it.
+            steps: Training steps, for a result that does not depend on the speed of the machine; ``None`` for what
+                the time allows.
+
+        Raises:
+            StoreError: There are fewer than 50 passages, or the store failed; nothing has changed.
+            StoreFullError: There is no room for a second set of vectors.
+            MissingExtraError: A package for training is not installed.
+        """
+        from pipelines.adapt import Adapter, AdaptOptions
+
+        options = AdaptOptions(seconds, seed, passages, steps, force, dry_run)
+        with self._write_lock:
+            self._settle()
+            run = Adapter(self.config, self.encoder, self.sparse, self.store, self._manifest, on_progress)
+            report, generation = run.run(options, teacher)
+            if generation is not None:
+                self._make_live(generation)
+            elif not dry_run and report.dense_weight != self._manifest.dense_weight:
+                self._weigh(report.dense_weight)
+        # A collection that was not behind an alias cannot be kept.
+        return replace(report, previous=self._manifest.previous)
+
+    def rollback(self, *, on_progress: Callable[[AdaptProgress], None] | None = None) -> RollbackReport:
+        """Return to the generation before the last adaptation; again, to the one after it.
+
+        The old vectors are used as they are. Where documents came or went since, all are made anew with the old
+        encoder, so that none is lost.
+
+        Args:
+            on_progress: Called while vectors are made.
+
+        Raises:
+            StoreError: There is no previous generation.
+            ModelError: Its encoder cannot be opened any more.
+        """
+        from pipelines.generations import RollbackReport, previous_generation
+        from retrieval.training.adapt import AdaptProgress
+
+        started = time.monotonic()
+
+        def show(done: int, of: int) -> None:
+            if on_progress is not None:
+                on_progress(AdaptProgress("encoding", done, of, None, None, time.monotonic() - started))
+
+        with self._write_lock:
+            self._settle()
+            generation = previous_generation(self.store, self._manifest, self.config, show)
+            self._make_live(generation)
+        encoder = self._manifest.encoder
+        return RollbackReport(
+            generation=self._manifest.generation,
+            previous=self._manifest.previous,
+            encoder=f"{encoder.name}@{encoder.digest}",
+            encoded=generation.encoded,
+            seconds=time.monotonic() - started,
+        )
+
+    def discard_previous(self) -> int | None:
+        """Erase the previous generation, which frees its disk; there is nothing to roll back to then.
+
+        Returns:
+            Its number, ``None`` when there was none.
+        """
+        with self._write_lock:
+            number = self._manifest.previous
+            if number is not None:
+                self._manifest = replace(self._manifest, previous=None)
+                self.store.write_manifest(manifest_to_json(self._manifest))
+                self.store.tidy()
+        return number
+
     def close(self) -> None:
         """Release the index; closing twice is fine."""
         if self._worker is not None:
             self._worker.shutdown()
             self._worker = None
         self.store.close()
+
+    def _settle(self) -> None:
+        """Finish what an interrupted ingest or delete has begun."""
+        writer = IndexWriter(self.store, self.sparse, self._manifest, lambda rejection: None)
+        try:
+            writer.repair()
+            writer.commit()
+        finally:
+            self._manifest = writer.manifest
+
+    def _make_live(self, generation: Generation) -> None:
+        """Let a complete generation serve; the one before is closed when the last search in it has ended."""
+        store = generation.store
+        before = self._switch.to(self._serving(generation.encoder, store, generation.manifest))
+        try:
+            store.make_live(manifest_to_json(generation.manifest))
+        except BaseException:
+            self._switch.to(before)
+            if generation.encoded:
+                store.abandon()
+            else:
+                store.close()
+            raise
+        self._manifest = manifest_from_json(store.read_manifest() or {}, store.location)
+        self._chunker = Chunker(self.config.chunking, generation.encoder.count_tokens)
+        before.store.close()
+        store.tidy()
+
+    def _weigh(self, dense_weight: float) -> None:
+        self._manifest = replace(self._manifest, dense_weight=dense_weight)
+        self.store.write_manifest(manifest_to_json(self._manifest))
+        self._switch.to(self._serving(self.encoder, self.store, self._manifest))
+
+    def _serving(self, encoder: Encoder, store: Store, manifest: IndexManifest) -> Serving:
+        search = Search(self.config, encoder, self.sparse, store, self._reranker, manifest.dense_weight)
+        return Serving(encoder, store, search)
 
     def __enter__(self) -> Self:
         return self
@@ -302,22 +459,6 @@ class TwoStagePipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def settings_of(path: str | Path) -> Config:
-    """The configuration to open an embedded index with when none is given.
-
-    Args:
-        path: Folder of the index; need not exist.
-
-    Returns:
-        The encoder, BM25 and chunking settings that the index was built with, defaults for the rest.
-
-    Raises:
-        StoreCorruptError: The manifest cannot be read.
-    """
-    manifest = peek_manifest(path)
-    return Config() if manifest is None else parse_config(manifest.config, origin=f"the manifest of {path}")
 
 
 def _open_reranker(config: Config) -> Reranker:

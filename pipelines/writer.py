@@ -151,7 +151,7 @@ class IndexWriter:
 
     def _reweight(self, average: float, on_reweighted: Callable[[int], None] | None) -> None:
         self._save(replace(self._manifest, average_length=average, state="reweighting"))
-        points = self._store.scan(vectors=True)
+        points = self._store.scan(vectors=["dense"])
         done = 0
         while batch := list(islice(points, _POINTS_PER_BATCH)):
             texts = [passage_from_payload(point.payload).indexed_text for point in batch]

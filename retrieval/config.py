@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -16,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from retrieval.datatypes import FirstStage, GroupBy, Quantization
 from retrieval.errors import ConfigError
 
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+DEFAULT_DENSE_WEIGHT = 0.4
+"""Weight of the dense arm in the fusion where neither the configuration nor `adapt` has chosen one."""
 
 
 class _Settings(BaseModel):
@@ -129,6 +132,9 @@ class ServerStoreConfig(_Settings):
     shard_number: Positive | None = None
     replication_factor: Positive | None = None
     write_consistency_factor: Positive | None = None
+    models: str | None = Field(
+        default=None, description="folder of encoders adapted to the collection, which every machine needs"
+    )
 
 
 StoreConfig = Annotated[EdgeStoreConfig | MemoryStoreConfig | ServerStoreConfig, Field(discriminator="kind")]
@@ -140,7 +146,10 @@ class FirstStageConfig(_Settings):
     arms: FirstStage = "hybrid"
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
     fusion: Literal["minmax", "rrf"] = "minmax"
-    dense_weight: Unit = Field(default=0.4, description="weight of the dense arm; BM25 has the rest")
+    dense_weight: Unit | None = Field(
+        default=None,
+        description="weight of the dense arm, BM25 has the rest; null: what adapt chose for the index, else 0.4",
+    )
     rrf_k: Positive = 60
 
 
@@ -199,6 +208,20 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: The file is missing, not YAML, not a mapping, or holds an unknown key or unusable value.
     """
+    return load_settings(Config, path, overrides)
+
+
+def load_settings(model: type[SettingsT], path: str | Path | None = None, overrides: Sequence[str] = ()) -> SettingsT:
+    """As `load_config`, for the settings of another purpose.
+
+    Args:
+        model: Frozen pydantic model that forbids unknown keys.
+        path: YAML file; ``None`` starts from the defaults.
+        overrides: ``section.key=value`` each.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
     data: dict[str, Any] = {}
     if path is not None:
         try:
@@ -212,7 +235,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         data = loaded or {}
     for override in overrides:
         _apply_override(data, override)
-    return parse_config(data, origin=str(path) if path is not None else "configuration")
+    return _validated(model, data, origin=str(path) if path is not None else "configuration")
 
 
 def parse_config(data: Mapping[str, Any], origin: str = "configuration") -> Config:
@@ -225,10 +248,14 @@ def parse_config(data: Mapping[str, Any], origin: str = "configuration") -> Conf
     Raises:
         ConfigError: A key is unknown or a value cannot be used; every problem is named.
     """
+    return _validated(Config, data, origin)
+
+
+def _validated(model: type[SettingsT], data: Mapping[str, Any], origin: str) -> SettingsT:
     try:
-        return Config.model_validate(dict(data))
+        return model.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem, origin) for problem in error.errors())) from error
+        raise ConfigError("\n".join(_explain(model, problem, origin) for problem in error.errors())) from error
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -247,25 +274,27 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
 
 
-def _explain(problem: Any, origin: str) -> str:
+def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     # The tag of a discriminated union shows up in the location; it is not a key of the file.
     location = [str(part) for part in problem["loc"] if part not in {"edge", "memory", "server"}]
     path = ".".join(location) or "(top level)"
     if problem["type"] != "extra_forbidden":
         message = problem["msg"].removeprefix("Value error, ")
         return f"{origin}: {path}: {message} (got {problem['input']!r})"
-    allowed = ", ".join(sorted(_model_at(problem["loc"][:-1]).model_fields))
+    allowed = ", ".join(sorted(_model_at(model, problem["loc"][:-1]).model_fields))
     return f"{origin}: unknown key {path}; allowed here: {allowed}"
 
 
-def _model_at(location: Sequence[int | str]) -> type[BaseModel]:
-    model: type[BaseModel] = Config
+def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
     for part in location:
+        if isinstance(part, int):  # an item of a list, whose model the name of the list has given
+            continue
         if part in {"edge", "memory", "server"}:
             choices = get_args(get_args(StoreConfig)[0])
             model = next(choice for choice in choices if choice.model_fields["kind"].default == part)
             continue
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        annotation = model.model_fields[part].annotation
+        for found in (annotation, *get_args(annotation)):
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                model = found
     return model

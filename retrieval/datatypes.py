@@ -117,11 +117,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredPoint:
-    """A point read back: payload as asked for (empty if not), dense vector only when asked for."""
+    """A point read back: payload as asked for (empty if not), vectors only when asked for."""
 
     id: str
     payload: Mapping[str, Any]
     dense: FloatArray | None = None
+    sparse: SparseVector | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -353,7 +354,12 @@ class IndexManifest:
 
     Args:
         schema_version: Version of payload and manifest.
+        generation: Number of the generation that this describes; each has vectors of one encoder.
+        previous: Number of the generation that a rollback returns to; ``None`` when there is none.
         encoder: Fingerprint of the static encoder.
+        adapted_from: Fingerprint of the encoder that the configuration names, from which ``encoder`` was adapted to
+            these documents; ``None`` for one that was not adapted.
+        dense_weight: Weight of the dense arm that was chosen for these documents; ``None`` for the default.
         bm25: Settings of the BM25 arm (language, k1, b).
         average_length: BM25 terms per passage that the stored weights assume; 0 before the first ingest.
         chunking: Settings of the chunker at the last ingest.
@@ -369,7 +375,11 @@ class IndexManifest:
     """
 
     schema_version: int
+    generation: int
+    previous: int | None
     encoder: EncoderFingerprint
+    adapted_from: EncoderFingerprint | None
+    dense_weight: float | None
     bm25: Mapping[str, Any]
     average_length: float
     chunking: Mapping[str, Any]

@@ -18,12 +18,18 @@ MANIFEST_FILE = "manifest.json"
 """Name of the manifest in the folder of an embedded index."""
 
 
-def new_manifest(config: Config, fingerprint: EncoderFingerprint, chunking: Mapping[str, Any]) -> IndexManifest:
+def new_manifest(
+    config: Config, fingerprint: EncoderFingerprint, chunking: Mapping[str, Any], *, generation: int = 1
+) -> IndexManifest:
     """The manifest of an empty index."""
     now = timestamp()
     return IndexManifest(
         schema_version=SCHEMA_VERSION,
+        generation=generation,
+        previous=None,
         encoder=fingerprint,
+        adapted_from=None,
+        dense_weight=None,
         bm25=config.bm25.model_dump(),
         average_length=0.0,
         chunking=dict(chunking),
@@ -58,10 +64,15 @@ def manifest_from_json(data: Mapping[str, Any], location: str) -> IndexManifest:
         )
     missing = sorted({field.name for field in fields(IndexManifest)} - data.keys())
     if missing:
-        raise StoreCorruptError(f"the manifest of {location} lacks {', '.join(missing)}")
+        raise StoreCorruptError(
+            f"the manifest of {location} lacks {', '.join(missing)}; make the index again with "
+            "'retrieval ingest --rebuild'"
+        )
     known = {field.name: data[field.name] for field in fields(IndexManifest)}
     try:
         known["encoder"] = EncoderFingerprint(**known["encoder"])
+        if known["adapted_from"] is not None:
+            known["adapted_from"] = EncoderFingerprint(**known["adapted_from"])
     except TypeError as error:
         raise StoreCorruptError(f"the manifest of {location} has no usable encoder fingerprint: {error}") from error
     return IndexManifest(**known)
@@ -94,14 +105,18 @@ def peek_manifest(folder: str | Path) -> IndexManifest | None:
     return manifest_from_json(data, str(folder))
 
 
+def same_encoder(one: EncoderFingerprint, other: EncoderFingerprint) -> bool:
+    """Whether two encoders give the same vectors: a model may be renamed or moved, its weights and rules decide."""
+    return replace(one, name="") == replace(other, name="")
+
+
 def require_same_encoder(manifest: IndexManifest, fingerprint: EncoderFingerprint, location: str) -> None:
     """Refuse an encoder whose vectors do not belong to those of the index.
 
     Raises:
         IndexMismatchError: The fingerprints differ; both are named.
     """
-    # A model may be renamed or moved; its weights and rules decide.
-    if replace(manifest.encoder, name="") != replace(fingerprint, name=""):
+    if not same_encoder(manifest.encoder, fingerprint):
         raise IndexMismatchError(
             f"{location} was built with encoder {manifest.encoder}, the configuration asks for {fingerprint}; "
             "re-encode with 'retrieval ingest --rebuild' or open it with its own encoder"

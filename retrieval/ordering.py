@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from retrieval.config import FirstStageConfig
+from retrieval.config import DEFAULT_DENSE_WEIGHT, FirstStageConfig
 from retrieval.datatypes import Arm, ArmScore, Candidate, ScoredPoint
 
 
@@ -59,7 +59,8 @@ def fuse(arms: Mapping[Arm, Sequence[ScoredPoint]], config: FirstStageConfig) ->
 
     Args:
         arms: Points of the arms that were asked; an id that appears twice in an arm counts with its best score.
-        config: Fusion, weights and where to cut. Its ``arms`` is not read: the keys of ``arms`` say what was asked.
+        config: Fusion, weights (none given: the default) and where to cut. Its ``arms`` is not read: the keys of
+            ``arms`` say what was asked.
 
     Returns:
         At most ``config.candidates`` candidates, best first, ranks from 1.
@@ -71,7 +72,8 @@ def fuse(arms: Mapping[Arm, Sequence[ScoredPoint]], config: FirstStageConfig) ->
         Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"; Cormack et al. 2009 (RRF).
     """
     lists = {arm: _ranked(points) for arm, points in sorted(arms.items()) if points}
-    weights = _weights(list(lists), config.dense_weight)
+    dense_weight = DEFAULT_DENSE_WEIGHT if config.dense_weight is None else config.dense_weight
+    weights = _weights(list(lists), dense_weight)
     scores: dict[str, float] = {}
     found: dict[str, dict[Arm, ArmScore]] = {}
     for arm, points in lists.items():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from retrieval.datatypes import (
+    Arm,
     EncoderFingerprint,
     Filter,
     FloatArray,
@@ -64,12 +66,24 @@ class Store(Protocol):
     Batched in and out. Scores: higher is better; results sorted by score descending, then id. ``search`` never
     changes data. Filters are plain Qdrant REST JSON. Every method may raise `StoreError`; a raised ``upsert`` or
     ``delete`` may have been applied in part and is safe to repeat.
+
+    A store serves one generation of an index: all of its vectors come from one encoder. The next generation grows
+    beside it (`start_generation`), and takes its place in one atomic step (`make_live`); the store that served before
+    goes on answering until it is closed.
     """
 
     @property
     def location(self) -> str:
         """Folder or URL and collection, for messages."""
         ...
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation that this store serves, from 1."""
+        ...
+
+    @property
+    def quantization(self) -> Quantization: ...
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points, replacing those of the same id as a whole.
@@ -83,9 +97,12 @@ class Store(Protocol):
         ...
 
     def get(
-        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool = False
+        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool | Sequence[Arm] = False
     ) -> list[StoredPoint]:
-        """The points that exist, in the order of ``ids``; ``payload`` may name the top-level keys wanted."""
+        """The points that exist, in the order of ``ids``.
+
+        ``payload`` may name the top-level keys wanted, ``vectors`` the arms.
+        """
         ...
 
     def scan(
@@ -93,7 +110,7 @@ class Store(Protocol):
         where: Filter | None = None,
         *,
         payload: bool | Sequence[str] = True,
-        vectors: bool = False,
+        vectors: bool | Sequence[Arm] = False,
         batch: int = 1000,
     ) -> Iterator[StoredPoint]:
         """All points that match, in a stable order, read ``batch`` at a time."""
@@ -131,6 +148,42 @@ class Store(Protocol):
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest atomically."""
+        ...
+
+    def encoder_folder(self) -> Path:
+        """Folder of the encoder that was adapted for this generation; it is there only when one was.
+
+        Raises:
+            ConfigError: The configuration names no place for it.
+        """
+        ...
+
+    def start_generation(self, dim: int) -> Store:
+        """An empty store with vectors of ``dim`` dimensions that may take the place of this one.
+
+        Until `make_live` it is nobody's; `abandon` erases it, and so does the next start where the process dies.
+        """
+        ...
+
+    def open_generation(self, number: int) -> Store:
+        """The store of another generation that is kept; an error when there is none of that number."""
+        ...
+
+    def make_live(self, manifest: Mapping[str, Any]) -> None:
+        """Let this generation take the place of the live one, in one atomic step.
+
+        Args:
+            manifest: Becomes the manifest of the index. The store puts its own number in it as ``generation``, and no
+                ``previous`` where it cannot keep the one that was live.
+        """
+        ...
+
+    def tidy(self) -> None:
+        """Erase the generations that the manifest of the live one does not name."""
+        ...
+
+    def abandon(self) -> None:
+        """Close and erase a generation that is not live."""
         ...
 
     def close(self) -> None:

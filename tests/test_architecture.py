@@ -25,7 +25,7 @@ STOREYS = (
     {"datatypes"},
     {"protocols"},
     {"config"},
-    {"headings", "manifest", "negation", "ordering"},
+    {"headings", "manifest", "negation", "ordering", "token_tables"},
     {"documents", "chunking", "encoders", "stores", "rerankers", "evaluation", "training"},
 )
 STOREY_OF = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}

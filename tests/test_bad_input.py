@@ -152,7 +152,7 @@ def test_a_deleted_segment_is_noticed_and_the_rest_of_the_folder_kept(tmp_path: 
     with TwoStagePipeline.open(index) as pipeline:
         pipeline.ingest(documents)
         pipeline.store.optimize()
-    for segment in (index / "engine" / "segments").iterdir():
+    for segment in (index / "generations/1/engine" / "segments").iterdir():
         shutil.rmtree(segment)
     with pytest.raises(StoreCorruptError) as caught:
         TwoStagePipeline.open(index)

@@ -81,11 +81,13 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("ingest", "search", "evaluate", "info", "doctor", "delete", "demo"):
+    for name in ("ingest", "search", "evaluate", "info", "doctor", "delete", "demo", "mine", "distill"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["ingest", "search", "evaluate", "info", "doctor", "delete", "demo"])
+@pytest.mark.parametrize(
+    "name", ["ingest", "search", "evaluate", "info", "doctor", "delete", "demo", "mine", "distill"]
+)
 def test_every_command_takes_the_shared_options(name: str) -> None:
     done = run(name, "--help")
     assert done.code == 0
@@ -368,7 +370,7 @@ def test_an_interrupted_ingest_says_how_to_go_on(tmp_path: Path) -> None:
     texts = write(tmp_path / "texts", {f"{n}.txt": f"Text {n} about the tides and the moon." for n in range(3000)})
     index = tmp_path / "index"
     with subprocess.Popen(command("ingest", texts, "--index", index), stderr=subprocess.PIPE, text=True) as process:
-        while not (index / "engine").exists() and process.poll() is None:
+        while not (index / "generations/1/engine").exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

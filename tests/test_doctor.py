@@ -146,7 +146,7 @@ def test_missing_and_cut_files_fail_the_manifest_check(index: Path, damage: str)
     elif damage == "no manifest":
         (index / "manifest.json").unlink()
     else:
-        shutil.rmtree(index / "engine")
+        shutil.rmtree(index / "generations/1/engine")
     checks = found(index)
     assert "manifest" in failed(checks)
     assert "--rebuild" in checks["manifest"].remedy

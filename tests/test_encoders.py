@@ -24,6 +24,22 @@ from tests import static_models
 
 TEXTS = static_models.texts()
 
+# Entries that begin, end, contain or overlap others, also from within a word ("all in" in "that all in").
+ENTRIES = (
+    "not object",
+    "not object list",
+    "object list",
+    "not obj",
+    "at all",
+    "all in",
+    "the the",
+    "non-local name",
+    "e-e the",
+    "name. the",
+    "a b c",
+    "b c d e",
+)
+PARTS = ("not", "no", "object", "list", "the", "all", "in", "x", "-", ".", "name")
 TOKENIZERS: dict[str, Tokenizer] = {
     "uncased": static_models.bert_tokenizer(),
     "cased": static_models.bert_tokenizer(lowercase=False),
@@ -39,6 +55,18 @@ TOKENIZERS: dict[str, Tokenizer] = {
             AddedToken("e-", normalized=False),
         ]
     ),
+    "entries": static_models.bert_tokenizer(
+        added=[
+            *(AddedToken(entry, single_word=True, normalized=True) for entry in ENTRIES),
+            AddedToken("list of", normalized=True),
+            AddedToken("Of The", single_word=True),
+            AddedToken("<B>", lstrip=True, rstrip=True),
+        ]
+    ),
+    "many entries": static_models.bert_tokenizer(
+        added=[AddedToken(f"{a} {b}", single_word=True) for a in PARTS for b in PARTS]
+        + [AddedToken(f"non-{part}", single_word=True) for part in PARTS]
+    ),
 }
 WORDS = [
     *static_models.SPECIAL,
@@ -53,6 +81,17 @@ WORDS = [
     "##e",
     "e-e",
     "\u00e9",
+    "not",
+    "not ",
+    "not\n",
+    "not object list",
+    "that all in",
+    "all",
+    "non-local",
+    "name.",
+    "name",
+    "a b c d e",
+    "Of",
 ]
 ATOMS = st.one_of(
     st.sampled_from(WORDS),
@@ -97,6 +136,16 @@ def test_token_ids_equal_those_of_the_tokenizer(name: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(texts=st.lists(SOUPS, max_size=4))
 @example(texts=["[S\x0cEP]", "a\x85b", "obj\x1cect", "the\u00a0object"])
+@example(texts=["not object list", "knot object list", "not objects list", "that all in", "at all in", "NOT\nObject."])
+@example(
+    texts=["not  object", "not\r\nobject", " not object ", "not \u200b object", "not \u200bobject", "\u00b0not object"]
+)
+@example(
+    texts=["a b c d e", "a b c  d e", "the the the the", "list of the list", "<B>not <B> object", "not [SEP]object"]
+)
+@example(
+    texts=["no\u0301t object", "n\u00f3t obje\u0301ct", "not\u4e2d object", "\u4e2dnot object\u4e2d", "not_object list"]
+)
 def test_token_ids_of_anything(name: str, texts: list[str]) -> None:
     tokenizer = TOKENIZERS[name]
     assert split(*WordTokenizer(tokenizer).tokenize(texts)) == reference(tokenizer, texts)
@@ -118,8 +167,16 @@ def test_every_character_within_at_the_edge_of_and_between_words(name: str) -> N
         lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.Whitespace()),
         lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.Metaspace()),
         lambda t: setattr(t, "model", models.WordLevel({"the": 0, "[UNK]": 1}, unk_token="[UNK]")),
-        lambda t: t.add_tokens(["the object"]),
+        lambda t: t.add_tokens([AddedToken("the object", normalized=False)]),
+        lambda t: t.add_tokens([AddedToken("the object", lstrip=True)]),
+        lambda t: t.add_tokens([AddedToken("the object", rstrip=True)]),
+        lambda t: t.add_tokens(["the  object", " the", "the "]),
         lambda t: t.add_tokens([AddedToken("\u4e2d", normalized=True)]),
+        lambda t: t.add_tokens([AddedToken("\u4e2d \u00e9", normalized=True)]),
+        lambda t: (
+            setattr(t, "normalizer", normalizers.BertNormalizer(clean_text=False)),
+            t.add_tokens(["the object"]),
+        ),
     ],
 )
 def test_other_tokenizers_take_the_direct_path(change: object) -> None:
@@ -139,14 +196,15 @@ def test_lone_surrogates_count_as_one_unknown_character(encoder: StaticEncoder) 
     assert encoder.count_tokens(broken) == encoder.count_tokens(replaced) == 5
 
 
-def test_cache_stays_bounded_and_exact() -> None:
-    tokenizer = TOKENIZERS["uncased"]
+@pytest.mark.parametrize("name", ["uncased", "many entries"])
+def test_cache_stays_bounded_and_exact(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
     words = WordTokenizer(tokenizer, max_words=100, max_characters=2000)
     for start in range(0, 3000, 30):
-        texts = [" ".join(f"w{number}" for number in range(start, start + 30)), "z" * 500 + str(start)]
+        texts = [" ".join(f"w{number}" for number in range(start, start + 30)), "z" * 500 + str(start) + " not all"]
         assert split(*words.tokenize(texts)) == reference(tokenizer, texts)
         assert len(words) <= 100
-    assert sum(map(len, words._known)) <= 2000
+    assert sum(map(len, words._memory.tokens)) <= 2000
 
 
 def test_texts_too_long_to_remember_leave_nothing_behind() -> None:
@@ -155,8 +213,26 @@ def test_texts_too_long_to_remember_leave_nothing_behind() -> None:
     assert len(words) == 0
 
 
-def test_threads_share_one_cache() -> None:
-    tokenizer = TOKENIZERS["uncased"]
+def test_a_long_chain_of_entries_is_one_piece() -> None:
+    text = "the " * 100_000
+    words = WordTokenizer(TOKENIZERS["entries"])
+    assert split(*words.tokenize([text])) == reference(TOKENIZERS["entries"], [text])
+    assert words.count(text) == 50_000
+
+
+def test_words_between_entries_come_from_the_cache() -> None:
+    tokenizer = TOKENIZERS["entries"]
+    words = WordTokenizer(tokenizer)
+    words.tokenize(["not object list", "a name here"])
+    assert "not object list" in words._memory.tokens
+    known = len(words)
+    words.tokenize(["a name here not object list", "here a name"])
+    assert len(words) == known, "no new piece: only the entry itself is glued"
+
+
+@pytest.mark.parametrize("name", ["uncased", "many entries"])
+def test_threads_share_one_cache(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
     expected = reference(tokenizer, TEXTS[:300])
     words = WordTokenizer(tokenizer, max_words=300)
     with ThreadPoolExecutor(8) as pool:
@@ -266,7 +342,7 @@ def test_one_text_of_a_million_words(encoder: StaticEncoder) -> None:
 
 
 def test_sums_with_and_without_scipy_are_equal_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval.encoders import table as tables
+    from retrieval.token_tables import table as tables
 
     generator = np.random.default_rng(3)
     rows = tables.RowSums(tables.TokenTable(generator.normal(size=(500, 32)).astype(np.float32)), 32)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import TwoStagePipeline
-from pipelines.rebuild import finish_swap, rebuild_index
+from pipelines.rebuild import rebuild_index
 from retrieval.config import Config, parse_config
-from retrieval.errors import StoreBusyError, StoreError
+from retrieval.errors import StoreBusyError
 
 OLD = [("old", "The old text is about the tides.")]
 NEW = [("new", "The new text is about bread.")]
@@ -37,7 +37,11 @@ def test_a_rebuild_replaces_documents_and_settings(index: Path) -> None:
     assert report.added == 1
     assert ids(index) == {"new"}
     assert json.loads((index / "manifest.json").read_text())["encoder"]["dim"] == 64
-    assert [path.name for path in index.parent.iterdir()] == ["index"]
+    assert generations(index) == ["2"]
+
+
+def generations(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "generations").iterdir())
 
 
 def test_without_an_old_index_one_is_made(tmp_path: Path) -> None:
@@ -55,30 +59,42 @@ def test_the_old_index_stays_when_nothing_was_ingested_or_filling_failed(index: 
 
     with pytest.raises(KeyboardInterrupt):
         rebuild_index(index, Config(), fail)
+    assert generations(index) == ["1"]
     assert ids(index) == {"old"}
-    assert [path.name for path in index.parent.iterdir()] == ["index"]
 
 
 def test_leftovers_of_a_killed_rebuild_are_cleaned(index: Path) -> None:
-    for name in (".index.rebuilding", ".index.replaced"):
-        (index.parent / name).mkdir()
-        (index.parent / name / "rest").write_text("half an index")
+    leftover = index / "generations" / "7"
+    leftover.mkdir()
+    (leftover / "growing.json").write_text("{}")
     assert ids(index) == {"old"}
+    assert generations(index) == ["1"]
     rebuild_index(index, Config(), lambda pipeline: pipeline.ingest(NEW))
     assert ids(index) == {"new"}
-    assert [path.name for path in index.parent.iterdir()] == ["index"]
+    assert generations(index) == ["2"]
 
 
-def test_an_index_caught_between_the_two_renames_comes_back(index: Path) -> None:
-    index.rename(index.with_name(".index.replaced"))
-    finish_swap(index)
-    assert ids(index) == {"old"}
+def test_a_first_build_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "index" / "generations" / "1"
+    (folder / "engine").mkdir(parents=True)
+    (folder / "growing.json").write_text("{}")
+    with TwoStagePipeline.open(tmp_path / "index") as pipeline:
+        pipeline.ingest(OLD)
+    assert ids(tmp_path / "index") == {"old"}
 
 
-def test_a_folder_with_other_things_is_left_alone(index: Path) -> None:
+@pytest.mark.parametrize("damage", ["manifest.json", "generations/1/engine/edge_config.json"])
+def test_a_damaged_index_can_be_rebuilt(index: Path, damage: str) -> None:
+    (index / damage).write_text("{")
+    rebuild_index(index, Config(), lambda pipeline: pipeline.ingest(NEW))
+    assert ids(index) == {"new"}
+    assert generations(index) == ["2"]
+
+
+def test_other_things_in_the_folder_are_left_alone(index: Path) -> None:
     (index / "thesis.txt").write_text("years of work")
-    with pytest.raises(StoreError, match=r"thesis\.txt"):
-        rebuild_index(index, Config(), lambda pipeline: pipeline.ingest(NEW))
+    rebuild_index(index, Config(), lambda pipeline: pipeline.ingest(NEW))
+    assert ids(index) == {"new"}
     assert (index / "thesis.txt").read_text() == "years of work"
 
 
@@ -94,7 +110,7 @@ def test_a_killed_rebuild_leaves_the_old_index_working(index: Path, tmp_path: Pa
     for number in range(1000):
         (texts / f"{number}.txt").write_text(f"Text {number} about bread and butter.", encoding="utf-8")
     command = [sys.executable, "-m", "pipelines", "ingest", str(texts), "--rebuild", "--index", str(index), "--quiet"]
-    growing = index.with_name(".index.rebuilding")
+    growing = index / "generations" / "2"
     with subprocess.Popen(command) as process:
         while not (growing / "engine").exists() and process.poll() is None:
             time.sleep(0.01)
@@ -103,4 +119,4 @@ def test_a_killed_rebuild_leaves_the_old_index_working(index: Path, tmp_path: Pa
     assert ids(index) == {"old"}
     assert subprocess.run(command, check=False).returncode == 0
     assert len(ids(index)) == 1000
-    assert not growing.exists()
+    assert generations(index) == ["2"]

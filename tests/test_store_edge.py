@@ -131,7 +131,7 @@ def test_a_second_handle_in_one_process_is_refused(index: Path) -> None:
 
 
 def test_another_program_in_the_engine_folder_is_noticed(index: Path) -> None:
-    shard = qdrant_edge.EdgeShard.load(str(index / "engine"))
+    shard = qdrant_edge.EdgeShard.load(str(index / "generations/1/engine"))
     with pytest.raises(StoreBusyError, match="in use by another program"):
         open_edge(index)
     shard.close()
@@ -222,7 +222,7 @@ def test_a_missing_segment_is_noticed(index: Path) -> None:
         store.delete([name(20)])
         store.optimize()
         store.write_manifest(ready(store))
-    for segment in (index / "engine" / "segments").iterdir():
+    for segment in (index / "generations/1/engine" / "segments").iterdir():
         shutil.rmtree(segment)
     lost = r"holds 0 passages, its manifest says 19; a segment file was probably deleted .*retrieval ingest --rebuild"
     with pytest.raises(StoreCorruptError, match=lost):
@@ -250,7 +250,7 @@ def test_an_unfinished_ingest_opens(index: Path) -> None:
 
 
 def test_panics_of_the_engine_become_our_error(index: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    damaged = list((index / "engine" / "segments").rglob("status.dat"))
+    damaged = list((index / "generations/1/engine" / "segments").rglob("status.dat"))
     assert damaged
     for file in damaged:
         file.write_bytes(file.read_bytes()[:3])
@@ -289,12 +289,32 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], type[StoreError], str]] = 
     "manifest gone": ("manifest.json", _remove, StoreCorruptError, "holds 20 passages and no manifest.json"),
     "schema a word": ("manifest.json", _write(b'{"schema_version": "x"}'), StoreCorruptError, "schema_version 'x'"),
     "schema of the future": ("manifest.json", _write(b'{"schema_version": 7}'), IndexMismatchError, "schema version 7"),
-    "engine gone": ("engine", _remove, StoreCorruptError, "has a manifest and no folder engine/"),
-    "engine config gone": ("engine/edge_config.json", _remove, StoreCorruptError, "has no edge_config.json"),
-    "engine config cut": ("engine/edge_config.json", _write(b"{"), StoreCorruptError, "edge_config.json is damaged"),
-    "engine config empty": ("engine/edge_config.json", _write(b"{}"), StoreCorruptError, "names no dense vectors"),
-    "settings cut": ("store.json", _write(b'{"quant'), StoreCorruptError, "store.json is damaged"),
-    "settings of something else": ("store.json", _write(b'{"a": 1}'), StoreCorruptError, "store.json is damaged"),
+    "engine gone": ("generations/1/engine", _remove, StoreCorruptError, "has a manifest and no folder .*/engine;"),
+    "engine config gone": (
+        "generations/1/engine/edge_config.json",
+        _remove,
+        StoreCorruptError,
+        "has no edge_config.json",
+    ),
+    "engine config cut": (
+        "generations/1/engine/edge_config.json",
+        _write(b"{"),
+        StoreCorruptError,
+        "edge_config.json is damaged",
+    ),
+    "engine config empty": (
+        "generations/1/engine/edge_config.json",
+        _write(b"{}"),
+        StoreCorruptError,
+        "names no dense vectors",
+    ),
+    "settings cut": ("generations/1/store.json", _write(b'{"quant'), StoreCorruptError, "store.json is damaged"),
+    "settings of something else": (
+        "generations/1/store.json",
+        _write(b'{"a": 1}'),
+        StoreCorruptError,
+        "store.json is damaged",
+    ),
 }
 
 
@@ -322,7 +342,7 @@ def test_damaged_files_are_named(shared_index: Path, case: str) -> None:
 
 
 def test_lost_settings_are_made_again(index: Path) -> None:
-    (index / "store.json").unlink()
+    (index / "generations/1/store.json").unlink()
     with open_edge(index) as store:
         assert nearest(store, 3)[0] == name(3)
 
@@ -341,7 +361,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_creation_left_is_cleared(tmp_path: Path) -> None:
-    leftover = tmp_path / "index" / "engine.new" / "segments"
+    leftover = tmp_path / "index" / "generations/1/engine.new" / "segments"
     leftover.mkdir(parents=True)
     with open_edge(tmp_path / "index") as store:
         store.upsert(points(1, 2))
@@ -382,7 +402,7 @@ def test_optimize_runs_in_a_process_of_its_own_under_our_lock(index: Path, monke
         assert seen == [sys.executable]
         assert (store.count(), nearest(store, 7)[0]) == (199, name(7))
         assert nearest(store, 7, exact=True) == nearest(store, 7)
-    assert list((index / "engine" / "segments").rglob("graph.bin"))
+    assert list((index / "generations/1/engine" / "segments").rglob("graph.bin"))
 
 
 @pytest.mark.parametrize(
@@ -413,7 +433,7 @@ def test_an_interpreter_that_cannot_start_is_named(index: Path, monkeypatch: pyt
 
 def test_quantization_is_kept_changed_and_taken_back(index: Path) -> None:
     def compression() -> Any:
-        return json.loads((index / "engine" / "edge_config.json").read_text()).get("quantization_config")
+        return json.loads((index / "generations/1/engine" / "edge_config.json").read_text()).get("quantization_config")
 
     turbo = Quantization("turbo", 2, oversampling=4.0)
     with open_edge(index) as store:
@@ -439,7 +459,7 @@ def test_quantization_is_kept_changed_and_taken_back(index: Path) -> None:
 def test_a_new_index_takes_the_quantization_of_the_configuration(tmp_path: Path) -> None:
     with open_edge(tmp_path / "index", settings(quantization={"kind": "binary", "bits": 1.5})) as store:
         assert store.quantization == Quantization("binary", 1.5)
-    config = json.loads((tmp_path / "index" / "engine" / "edge_config.json").read_text())
+    config = json.loads((tmp_path / "index" / "generations/1/engine" / "edge_config.json").read_text())
     assert config["quantization_config"]["binary"]["encoding"] == "one_and_half_bits"
     assert config["wal_enabled"] is True
 

@@ -64,7 +64,7 @@ class Qdrant:
     def answer(self, sent: Sent) -> tuple[int, dict[str, str], bytes]:
         self.sent.append(sent)
         time.sleep(self.delay)
-        ending = sent.path.removeprefix("/collections/books") or "/"
+        ending = sent.path.removeprefix("/collections/books").removeprefix("-g1") or "/"
         if waiting := self.failures.get(f"{sent.method} {ending}"):
             return waiting.pop(0)
         if (sent.method, ending) == ("PUT", "/"):
@@ -76,6 +76,7 @@ class Qdrant:
         result = {"/exists": {"exists": self.exists}, "/": self.info() if sent.method == "GET" else True}
         update = {"operation_id": 1, "status": "completed"}
         result.update({"/points": update, "/points/delete": update, "/index": update})
+        result |= {"/aliases": {"aliases": []}, "/collections/aliases": True, "/collections": {"collections": []}}
         result.update(self.results)
         return 200, {}, json.dumps({"result": result[ending], "status": "ok", "time": 0.001}).encode()
 
@@ -171,7 +172,10 @@ def test_a_new_collection_is_created_as_configured(qdrant: Qdrant) -> None:
     assert opened.quantization == Quantization("binary", 1.5)
     assert opened.location == f"{qdrant.url}/collections/books"
     opened.close()
-    (created,) = qdrant.to("PUT", "/collections/books")
+    (created,) = qdrant.to("PUT", "/collections/books-g1")
+    (switched,) = qdrant.to("POST", "/collections/aliases")
+    alias = {"create_alias": {"collection_name": "books-g1", "alias_name": "books"}}
+    assert switched.body == {"actions": [alias]}
     body = created.body
     assert body["vectors"] == {"dense": {"size": 4, "distance": "Cosine"}}
     assert body["sparse_vectors"] == {"bm25": {"modifier": "idf"}}
@@ -197,8 +201,10 @@ def test_an_existing_collection_is_left_as_it_is(qdrant: Qdrant) -> None:
 def test_fresh_erases_first(qdrant: Qdrant) -> None:
     qdrant.exists = False
     open_store(settings(qdrant.url), dim=4, fresh=True).close()
-    assert [sent.method for sent in qdrant.sent][:3] == ["DELETE", "GET", "GET"]
-    assert qdrant.to("PUT", "/collections/books")
+    qdrant.sent.clear()
+    qdrant.exists = True
+    open_store(settings(qdrant.url), dim=4, fresh=True).close()
+    assert [sent.path for sent in qdrant.to("DELETE", "")] == ["/collections/books"]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +251,7 @@ def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_keys_name_the_variable(qdrant: Qdrant, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setenv("BOOKS_KEY", "wrong")
-    qdrant.fail("GET /exists", status, status, body=b"Must provide an API key")
+    qdrant.fail("GET /aliases", status, status, body=b"Must provide an API key")
     with pytest.raises(
         StoreError, match=f"refused open .{status} Must provide.*environment variable BOOKS_KEY"
     ) as caught:
@@ -326,11 +332,11 @@ def test_a_creation_whose_answer_was_lost_is_not_repeated(qdrant: Qdrant, pauses
 
     def lose_the_answer(sent: Sent) -> tuple[int, dict[str, str], bytes]:
         reply = answer(sent)
-        return (503, {}, b"") if (sent.method, sent.path) == ("PUT", "/collections/books") else reply
+        return (503, {}, b"") if (sent.method, sent.path) == ("PUT", "/collections/books-g1") else reply
 
     qdrant.answer = lose_the_answer  # type: ignore[method-assign]
     ServerStore(settings(qdrant.url), dim=4).close()
-    assert (len(qdrant.to("PUT", "/collections/books")), len(pauses)) == (1, 1)
+    assert (len(qdrant.to("PUT", "/collections/books-g1")), len(pauses)) == (1, 1)
 
 
 def test_writes_go_in_batches_and_wait(qdrant: Qdrant, store: ServerStore) -> None:
@@ -506,5 +512,5 @@ def test_a_client_that_was_handed_over_stays_open() -> None:
         with ServerStore(settings("http://localhost:6333"), dim=4, client=client) as opened:
             assert opened.count() == expected
             opened.upsert([Point(ONE, UNIT, None, {})])
-    assert client.collection_exists("books")
+    assert [alias.collection_name for alias in client.get_aliases().aliases] == ["books-g1"]
     client.close()

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from retrieval.config import Bm25Config
 from retrieval.datatypes import FloatArray
-from retrieval.encoders import Bm25Encoder, StaticEncoder
+from retrieval.encoders import StaticEncoder
 from retrieval.errors import DocumentError, ModelError
 from retrieval.rerankers.cross_encoder import OnnxCrossEncoder
 from retrieval.training.batches import BatchSettings, list_batches, pad_pairs, tokenize_pairs
+from retrieval.training.cloze import Cloze
 from retrieval.training.distill import DistillSettings, distill
 from retrieval.training.export import ExportSettings, export_reranker
-from retrieval.training.finetune import FinetuneSettings, finetune, plan_batches
+from retrieval.training.finetune import FinetuneSettings, finetune, plan_batches, plan_steps
+from retrieval.training.lessons import TaughtTexts
 from retrieval.training.lists import RankingList, closest_windows, read_lists, split_windows, write_lists
-from retrieval.training.mine import MineSettings, mine
 from retrieval.training.network import NetworkShape, Parameters, load_network, scale_head, score_pairs
-from retrieval.training.pairs import Pair, PairSettings, is_held_out, read_pairs, sentence_pairs
+from retrieval.training.pairs import Pair, PairSettings, is_held_out, read_pairs
 from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
 from retrieval.training.table import StaticTable, average_tables
 
@@ -128,15 +128,6 @@ class TestPairs:
         with pytest.raises(DocumentError, match="absent"):
             read_pairs(tmp_path, PairSettings(files=("absent",)))
 
-    def test_a_sentence_asks_for_the_rest_of_its_passage(self) -> None:
-        passages = ["One two three four. Five six seven eight. No.", "Only one sentence is here."]
-        (pair,) = sentence_pairs(passages, seed=1)
-        rest = {
-            "One two three four.": "Five six seven eight. No.",
-            "Five six seven eight.": "One two three four. No.",
-        }
-        assert pair.positive == rest[pair.query]
-
 
 class TestTable:
     def test_sums_known_tokens_to_unit_length(self, table: StaticTable) -> None:
@@ -214,9 +205,81 @@ class TestFinetune:
         assert len(rows) == len(set(rows.tolist())) >= 64
         assert sum(len(set(sources[batch])) == 1 for batch in batches) >= 3
 
+    def test_passages_of_one_document_are_no_negatives_of_each_other(self, table: StaticTable) -> None:
+        settings = FinetuneSettings(epochs=3, batch_size=2, matryoshka=())
+        apart = [Pair("cat", "feline"), Pair("ship", "boat")]
+        together = [Pair("cat", "feline", documents=("d",)), Pair("ship", "boat", documents=("d",))]
+        assert np.abs(finetune(table, apart, settings).vectors - table.vectors).max() > 0.05
+        # Nothing is left to tell apart, so nothing moves.
+        np.testing.assert_array_equal(finetune(table, together, settings).vectors, table.vectors)
+
+    def test_passages_teach_what_stands_together(self, table: StaticTable) -> None:
+        passages = [
+            "The cat of the cat. A feline a feline.",
+            "The dog of the dog. A canine a canine.",
+            "The car of the car. A auto a auto.",
+            "The ship of the ship. A boat a boat.",
+        ]
+        pairs = [Pair("red", "red"), Pair("blue", "blue")]
+        settings = FinetuneSettings(epochs=30, batch_size=4, matryoshka=(), unlabelled=0.75, learning_rate=0.05)
+        trained = finetune(table, pairs, settings, passages=passages)
+        queries, rests = (
+            trained.encode(["cat", "dog", "car", "ship"]),
+            trained.encode(["feline", "canine", "auto", "boat"]),
+        )
+        assert (queries @ rests.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
+        assert (queries * rests).sum(axis=1).min() > 0.3  # it was 0
+
+    def test_a_teachers_neighbours_become_neighbours(self, table: StaticTable) -> None:
+        texts = ["cat", "feline", "dog", "canine", "car", "auto"]
+        vectors = np.repeat(np.eye(3, dtype=np.float32), 2, axis=0)
+        settings = FinetuneSettings(epochs=60, batch_size=2, matryoshka=(18, 9), teacher_weight=1.0)
+        pairs = [Pair("red", "red"), Pair("blue", "blue")]
+        units = finetune(table, pairs, settings, taught=TaughtTexts(texts, vectors)).encode(texts)
+        cosines = units @ units.T - 2.0 * np.eye(6)
+        assert cosines.argmax(axis=1).tolist() == [1, 0, 3, 2, 5, 4]
+        ignored = FinetuneSettings(epochs=60, batch_size=2, matryoshka=(18, 9), teacher_weight=0.0)
+        plain = finetune(table, pairs, ignored, taught=TaughtTexts(texts, vectors))
+        assert abs(plain.encode(["cat"])[0] @ plain.encode(["feline"])[0]) < 1e-6
+
+    def test_steps_on_passages_have_their_share(self) -> None:
+        settings = FinetuneSettings(epochs=4, batch_size=10, unlabelled=0.25)
+        steps = plan_steps(np.zeros(60, np.int64), settings, np.random.default_rng(0), unlabelled=True)
+        assert [rows is None for rows in steps].count(True) == 8
+        assert len(steps) == 32
+        steps = plan_steps(np.zeros(60, np.int64), settings, np.random.default_rng(0), unlabelled=False)
+        assert all(rows is not None for rows in steps)
+
     def test_refuses_a_single_pair(self, table: StaticTable) -> None:
         with pytest.raises(ValueError, match="at least two pairs, got 1"):
             finetune(table, self.pairs[:1])
+
+
+class TestCloze:
+    def test_a_sentence_and_the_rest_of_its_passage(self, table: StaticTable) -> None:
+        twice = "Red red red red. Blue blue blue cat. Dog."
+        passages = [twice, "One sentence of the cat.", twice]
+        cloze = Cloze(table, passages, max_tokens=100)
+        assert len(cloze) == 1
+        words = {id: word for word, id in table.tokenizer.get_vocab().items()}
+        found = set()
+        for seed in range(8):
+            ((query,), (rest,)) = cloze.draw(5, np.random.default_rng(seed))
+            found.add((" ".join(words[id] for id in query), " ".join(words[id] for id in rest)))
+        assert found == {("red red red red", "blue blue blue cat dog"), ("blue blue blue cat", "red red red red dog")}
+
+    def test_the_rest_is_cut(self, table: StaticTable) -> None:
+        cloze = Cloze(table, ["Red red red red. Blue blue blue cat."], max_tokens=2)
+        ((_,), (rest,)) = cloze.draw(1, np.random.default_rng(0))
+        assert len(rest) == 2
+
+
+class TestTaughtTexts:
+    def test_every_text_has_a_vector(self) -> None:
+        with pytest.raises(ValueError, match=r"2 texts need as many vectors, not an array of \(3, 4\)"):
+            TaughtTexts(["a", "b"], np.ones((3, 4), np.float32))
+        with pytest.raises(ValueError, match="at least two texts, got 1"):
+            TaughtTexts(["a"], np.ones((1, 4), np.float32))
 
 
 class TestLists:
@@ -246,30 +309,6 @@ class TestLists:
         first = {tuple(batch.pairs[rows.start][0]) for rows in batch.lists}
         assert first == {(2, ids["cat"], 3, ids["feline"], 3), (2, ids["boat"], 3, ids["ship"], ids["red"], 3)}
         assert sorted(rows.stop - rows.start for rows in batch.lists) == [3, 4]
-
-
-class TestMine:
-    def test_takes_look_alikes_and_leaves_positives_answers_and_copies_out(
-        self, table: StaticTable, tmp_path: Path
-    ) -> None:
-        table.save(tmp_path, name="tiny")
-        pool = [
-            Pair("red cat", "the red cat of feline", answer="feline"),
-            Pair("red cat", "a red cat"),  # answers the same query
-            Pair("x", "the red cat of feline feline"),  # nearly the same
-            Pair("y", "feline car"),  # holds the answer
-            Pair("z", "red boat"),
-            Pair("w", "blue cat ship"),
-            Pair("v", "auto canine"),
-        ]
-        settings = MineSettings(negatives=3, depth=6, window_words=2, given=0, near_duplicate=0.9)
-        (found,) = mine(
-            pool[:1], pool, StaticEncoder.open(tmp_path), Bm25Encoder(Bm25Config()), settings, lambda done, of: None
-        )
-        assert found.query == "red cat"
-        assert "feline" in found.positive
-        assert len(found.positive.split()) == 2
-        assert {"red boat"} < set(found.negatives) <= {"red boat", "blue cat", "cat ship", "auto canine"}
 
 
 class TestNetwork:

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -67,7 +68,6 @@ class Invocation:
             StoreCorruptError: The manifest of the index cannot be read.
         """
         from pipelines.presence import DEFAULT_INDEX
-        from pipelines.rebuild import finish_swap
         from retrieval.config import EdgeStoreConfig, parse_config
         from retrieval.errors import ConfigError, StoreError
         from retrieval.manifest import peek_manifest
@@ -83,7 +83,6 @@ class Invocation:
                 f"--index {self.index} and store.path {store.path} are different folders; leave one of them out"
             )
         folder = Path(store.path) if store.path is not None else self.index or DEFAULT_INDEX
-        finish_swap(folder)
         if self.config is None:
             try:
                 manifest = peek_manifest(folder)
@@ -109,6 +108,16 @@ class Invocation:
         config, folder = self.resolve()
         require_index(config, folder)
         return TwoStagePipeline.open(folder or Path(), config)
+
+    def again(self, command: str) -> str:
+        """Another command over the same index, to be shown to people."""
+        options = []
+        if self.index is not None:
+            options.append(f"--index {shlex.quote(str(self.index))}")
+        if self.config is not None:
+            options.append(f"--config {shlex.quote(str(self.config))}")
+        options += [f"--set {shlex.quote(override)}" for override in self.overrides or ()]
+        return " ".join(["retrieval", command, *options])
 
     def notice(self, text: str, *, style: str = "") -> None:
         """Say something on stderr that is not the result, unless quiet."""

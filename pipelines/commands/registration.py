@@ -59,7 +59,7 @@ def command(app: typer.Typer, *, interrupted: str = "stopped") -> Callable[[Call
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__doc__ = inspect.getdoc(function)
-        app.command(name=function.__name__)(run)
+        app.command(name=function.__name__.replace("_", "-"))(run)
         return function
 
     return register

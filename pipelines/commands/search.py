@@ -11,7 +11,7 @@ import typer
 from pipelines.commands.invocation import Invocation
 
 if TYPE_CHECKING:
-    from pipelines.search import SearchArguments
+    from pipelines.search_options import SearchArguments
 
 
 class FirstStageName(StrEnum):

@@ -66,7 +66,9 @@ def render_info(console: Console, manifest: IndexManifest, location: str, size: 
         ("index", location),
         ("documents", f"{manifest.documents:,}"),
         ("passages", f"{manifest.passages:,}"),
+        ("generation", _generation(manifest)),
         ("encoder", f"{encoder.name}@{encoder.digest}, {encoder.dim} dimensions"),
+        ("dense weight", "default" if manifest.dense_weight is None else f"{manifest.dense_weight:.2f}, by adapt"),
         ("bm25", ", ".join(f"{name} {value}" for name, value in bm25.items())),
         ("average length", f"{manifest.average_length:.1f} terms per passage"),
         ("chunking", ", ".join(f"{name} {value}" for name, value in chunking.items())),
@@ -78,6 +80,13 @@ def render_info(console: Console, manifest: IndexManifest, location: str, size: 
     if size is not None:
         rows.insert(3, ("on disk", megabytes(size)))
     console.print(facts(rows))
+
+
+def _generation(manifest: IndexManifest) -> str:
+    base, previous = manifest.adapted_from, manifest.previous
+    made = "not adapted" if base is None else f"adapted from {base.name}@{base.digest}"
+    kept = "" if previous is None else f"; generation {previous} is kept for --rollback"
+    return f"{manifest.generation}, {made}{kept}"
 
 
 def megabytes(size: int) -> str:

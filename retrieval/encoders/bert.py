@@ -5,25 +5,50 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tokenizers import Tokenizer
 
+from retrieval.encoders.entries import Entries
+
 # Printable ASCII: BERT splits off every character that is neither a letter nor a digit.
 _PIECES = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
+# A regular expression tries one alternative after the other: of many added tokens only the beginnings are tried.
+_MANY, _BEGINNING = 50, 4
 
 
 def splits_into_words(tokenizer: Tokenizer) -> bool:
-    """Whether the tokens of a text are the tokens of its whitespace-delimited words, one after the other.
+    """Whether the tokens of a text are those of its whitespace-delimited words, and of `spaced_entries`, in order.
 
-    True for BERT's normalizer and splitter with WordPiece, unless an added token could reach across whitespace or be
-    changed by the normalizer.
+    True for BERT's normalizer and splitter with WordPiece, unless an added token could be changed by the normalizer, or
+    reach across whitespace in a way that `Entries` does not know.
     """
     parts = json.loads(tokenizer.to_str())
     kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
     return kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and all(
-        token["content"].isascii() and token["content"].isprintable() and " " not in token["content"]
+        token["content"].isascii()
+        and token["content"].isprintable()
+        and (" " not in token["content"] or _is_spaced_entry(token, parts["normalizer"]))
         for token in parts["added_tokens"]
     )
+
+
+def _is_spaced_entry(token: dict[str, Any], normalizer: dict[str, Any]) -> bool:
+    plain = " ".join(token["content"].split()) == token["content"]
+    return bool(
+        plain and token["normalized"] and not token["lstrip"] and not token["rstrip"] and normalizer["clean_text"]
+    )
+
+
+def spaced_entries(tokenizer: Tokenizer) -> Entries | None:
+    """The added tokens that contain spaces, ``None`` when there are none."""
+    contents = [token["content"] for token in json.loads(tokenizer.to_str())["added_tokens"] if " " in token["content"]]
+
+    def normalize(word: str) -> str:
+        normal: str = tokenizer.normalizer.normalize_str(_utf8(word))
+        return normal
+
+    return Entries(map(normalize, contents), normalize) if contents else None
 
 
 def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -50,8 +75,10 @@ class BertWords:
         self._lowercase = bool(parts["normalizer"]["lowercase"])
         self._longest = int(parts["model"]["max_input_chars_per_word"])
         # Ignoring case is on the safe side: an added token may be matched before or after lowercasing.
-        added = "|".join(re.escape(token["content"]) for token in parts["added_tokens"])
-        self._added = re.compile(added or r"(?!)", re.IGNORECASE)
+        added = {token["content"].lower() for token in parts["added_tokens"] if " " not in token["content"]}
+        if len(added) > _MANY:
+            added = {content[:_BEGINNING] for content in added}
+        self._added = re.compile("|".join(map(re.escape, sorted(added))) or r"(?!)", re.IGNORECASE)
 
     def tokenize(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of each word."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.datatypes import EncoderFingerprint, FloatArray
-from retrieval.encoders.formats import Rules, StaticModel, open_static_model
-from retrieval.encoders.table import RowSums
 from retrieval.encoders.words import IntArray, TokenArray, WordTokenizer
 from retrieval.errors import ModelError
+from retrieval.token_tables.formats import Rules, StaticModel, open_static_model
+from retrieval.token_tables.table import RowSums
 
 _BLOCK_CHARACTERS = 2**17
 

@@ -1,8 +1,8 @@
 """Texts to token ids, with the tokens of each whitespace-delimited word remembered.
 
 A tokenizer of the BERT family works on one word at a time: the tokens of a text are those of its words, one after the
-other. `WordTokenizer` looks words up in a bounded cache and tokenizes only new ones. Texts and tokenizers for which
-that would not be exact take the direct path.
+other. `WordTokenizer` looks words up in a bounded cache and tokenizes only new ones. Words that an entry with spaces
+may reach across are looked up together. Texts and tokenizers for which that would not be exact take the direct path.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from retrieval.encoders.bert import BertWords, splits_into_words, tokenize
+from retrieval.encoders.bert import BertWords, spaced_entries, splits_into_words, tokenize
+from retrieval.encoders.entries import Memory
 
 IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.int32]
@@ -38,16 +39,17 @@ class WordTokenizer:
     def __init__(self, tokenizer: Tokenizer, max_words: int = 2**19, max_characters: int = 2**24) -> None:
         self._tokenizer = tokenizer
         self._bert = BertWords(tokenizer) if splits_into_words(tokenizer) else None
+        self._entries = spaced_entries(tokenizer) if self._bert is not None else None
         self._max_words = max_words
         self._max_characters = max_characters
         self._lock = threading.Lock()
         # int32 token ids as bytes: joining those of the words of a text is the whole work, and C does it.
-        self._known: dict[str, bytes] = {}
+        self._memory = Memory()
         self._characters = 0
 
     def __len__(self) -> int:
-        """Words remembered."""
-        return len(self._known)
+        """Words remembered, and what is remembered of those around them."""
+        return len(self._memory)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[TokenArray, IntArray]:
         """Token ids of all texts behind each other, and where each text starts.
@@ -68,16 +70,24 @@ class WordTokenizer:
         return len(packed) // _TOKEN_BYTES
 
     def _packed(self, texts: Sequence[str]) -> list[bytes]:
+        memory = self._memory
         try:
             # Split and looked up at once, a text at a time: keeping all words of a block costs half as much again.
-            return [self._looked_up(text, self._known) for text in texts]
+            return [self._looked_up(text, memory) for text in texts]
         except KeyError:
-            words = {word for text in texts if self._is_plain(text) for word in text.split()}
-            known = self._learn(words)
-            return [self._looked_up(text, known) for text in texts]
+            memory = self._learn([text for text in texts if self._is_plain(text)])
+            return [self._looked_up(text, memory) for text in texts]
 
-    def _looked_up(self, text: str, known: dict[str, bytes]) -> bytes:
-        return b"".join(map(known.__getitem__, text.split())) if self._is_plain(text) else self._direct(text)
+    def _looked_up(self, text: str, memory: Memory) -> bytes:
+        if not self._is_plain(text):
+            return self._direct(text)
+        words = text.split()
+        packed = b"".join(map(memory.tokens.__getitem__, words))
+        if self._entries is None:
+            return packed
+        # Only now that all words are known to be learned: another thread may be learning them.
+        pieces = self._entries.pieces(text, words, memory)
+        return packed if pieces is words else b"".join(map(memory.tokens.__getitem__, pieces))
 
     def _is_plain(self, text: str) -> bool:
         if self._bert is None or len(text) > _LONG_TEXT:
@@ -87,19 +97,37 @@ class WordTokenizer:
     def _direct(self, text: str) -> bytes:
         return np.array(tokenize([text], self._tokenizer)[0], np.int32).tobytes()
 
-    def _learn(self, words: set[str]) -> dict[str, bytes]:
-        """The cache, with all ``words`` in it."""
+    def _learn(self, texts: Sequence[str]) -> Memory:
+        """The memory, with everything in it that these texts need."""
         assert self._bert is not None
+        words = {word for text in texts for word in text.split()}
         with self._lock:
-            new = words.difference(self._known)
+            new = words.difference(self._memory.tokens)
             self._characters += sum(map(len, new))
-            if len(self._known) + len(new) > self._max_words or self._characters > self._max_characters:
-                # Whoever still reads the old cache keeps it until done.
-                self._known, new = {}, words
+            if len(self._memory) + len(new) > self._max_words or self._characters > self._max_characters:
+                # Whoever still reads the old memory keeps it until done.
+                self._memory, new = Memory(), words
                 self._characters = sum(map(len, words))
+            memory = self._memory
+            if self._entries is not None:
+                # Before the tokens: whoever finds all words of a text there may rely on the rest.
+                self._entries.learn_words(new, memory)
             ordered = sorted(new)
-            self._known.update(zip(ordered, map(_pack, self._bert.tokenize(ordered)), strict=True))
-            return self._known
+            memory.tokens.update(zip(ordered, map(_pack, self._bert.tokenize(ordered)), strict=True))
+            if self._entries is not None:
+                self._learn_pieces(texts, memory)
+            return memory
+
+    def _learn_pieces(self, texts: Sequence[str], memory: Memory) -> None:
+        assert self._entries is not None
+        pieces: set[str] = set()
+        for text in texts:
+            words = text.split()
+            self._entries.learn_gaps(words, memory)
+            pieces.update(self._entries.pieces(text, words, memory))
+        ordered = sorted(pieces.difference(memory.tokens))
+        memory.tokens.update(zip(ordered, map(_pack, tokenize(ordered, self._tokenizer)), strict=True))
+        self._characters += sum(map(len, ordered))
 
 
 def _pack(ids: Iterable[int]) -> bytes:

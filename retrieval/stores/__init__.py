@@ -1,16 +1,71 @@
 """Stores: where points live and are searched.
 
-`open_store` makes the one that the configuration names; its engine is imported then and not before.
+`open_store` makes the one that the configuration names, `peek_index` looks at what is there; an engine is imported
+then and not before.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.config import Config, MemoryStoreConfig, ServerStoreConfig
+from retrieval.config import Config, EdgeStoreConfig, MemoryStoreConfig, ServerStoreConfig
+from retrieval.datatypes import IndexManifest
+from retrieval.manifest import manifest_from_json, peek_manifest
 from retrieval.protocols import Store
 
-__all__ = ["open_store"]
+__all__ = ["StoredIndex", "grow_store", "open_store", "peek_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIndex:
+    """What can be known of an index before its encoder is open.
+
+    Args:
+        location: Folder, or URL and collection.
+        manifest: Its manifest.
+        encoder_folder: Where its adapted encoder is, if it has one; ``None`` where the configuration names no place.
+    """
+
+    location: str
+    manifest: IndexManifest
+    encoder_folder: Path | None
+
+
+def peek_index(config: Config, path: str | Path | None = None) -> StoredIndex | None:
+    """Look at an index without opening it.
+
+    Args:
+        config: Its ``store`` is used.
+        path: Folder of the embedded store, before ``store.path``.
+
+    Returns:
+        What is there; ``None`` where there is no index, or one without a manifest.
+
+    Raises:
+        StoreError: The server cannot be reached.
+        StoreCorruptError: The manifest cannot be read.
+        IndexMismatchError: It was written by a later version.
+    """
+    store = config.store
+    if isinstance(store, EdgeStoreConfig):
+        from retrieval.stores.index_folder import encoder_folder
+
+        folder = Path(path if path is not None else store.path or ".")
+        manifest = peek_manifest(folder)
+        if manifest is None:
+            return None
+        return StoredIndex(str(folder), manifest, encoder_folder(folder, manifest.generation))
+    if isinstance(store, ServerStoreConfig):
+        from retrieval.stores.server_generations import peek_collection
+
+        found = peek_collection(store)
+        if found is None:
+            return None
+        location, collection, values = found
+        models = None if store.models is None else Path(store.models) / collection
+        return StoredIndex(location, manifest_from_json(values, location), models)
+    return None
 
 
 def open_store(
@@ -43,3 +98,28 @@ def open_store(
     from retrieval.stores.edge import EdgeStore
 
     return EdgeStore(config, dim=dim, path=path, verify=verify, fresh=fresh)
+
+
+def grow_store(config: Config, *, dim: int, path: str | Path) -> Store:
+    """An empty next generation of the embedded index in a folder, made when absent, whatever state it is in.
+
+    The index is locked until the store is closed; `Store.make_live` puts the new generation in its place.
+
+    Args:
+        config: Its ``store``, ``hnsw`` and ``quantization`` are used.
+        dim: Dimensions of dense vectors.
+        path: Folder of the index.
+
+    Raises:
+        StoreError: The folder cannot be made.
+        StoreBusyError: Another process or handle has the index open.
+        StoreFullError: Too little disk is left.
+    """
+    from retrieval.stores.edge import EdgeStore
+    from retrieval.stores.index_folder import IndexFolder
+
+    index = IndexFolder(Path(path))
+    try:
+        return EdgeStore(config, dim=dim, generation=index.start())
+    finally:
+        index.release()

@@ -5,29 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import qdrant_edge as engine
 
-from retrieval.config import Config, EdgeStoreConfig
+from retrieval.config import Config, EdgeStoreConfig, QuantizationConfig
 from retrieval.datatypes import (
+    Arm,
     Filter,
-    FloatArray,
     Point,
     Quantization,
     ScoredPoint,
     SearchRequest,
-    SparseVector,
     StoredPoint,
 )
 from retrieval.errors import StoreCorruptError, StoreError
-from retrieval.stores.edge_engine import KEYWORDS, Engine, search_params
+from retrieval.stores.edge_engine import Engine, engine_dimensions
+from retrieval.stores.edge_facets import indexed_facet
 from retrieval.stores.edge_filters import edge_filter
+from retrieval.stores.edge_records import edge_point, edge_query, stored_point
 from retrieval.stores.filters import Clause, parse_path
-from retrieval.stores.index_folder import IndexFolder, Settings
+from retrieval.stores.index_folder import GenerationFolder, IndexFolder, Settings
 from retrieval.stores.json_files import REMEDY, ids_digest
 from retrieval.stores.matching import scalars_at
 from retrieval.stores.points import (
@@ -37,18 +37,13 @@ from retrieval.stores.points import (
     checked_limit,
     checked_points,
     checked_quantization,
-    checked_requests,
     payload_selector,
+    vector_names,
 )
-from retrieval.stores.ties import MARGIN, best_first, close_tie, count_values, most_frequent
+from retrieval.stores.searching import Query, search_engine
+from retrieval.stores.ties import count_values, most_frequent
 
 _BATCH = 512
-_SAMPLE = 256
-_FACET_KINDS = {
-    str: engine.PayloadSchemaType.Keyword,
-    int: engine.PayloadSchemaType.Integer,
-    bool: engine.PayloadSchemaType.Bool,
-}
 
 
 class EdgeStore:
@@ -64,6 +59,7 @@ class EdgeStore:
         path: Folder, before ``store.path``.
         verify: Whether the number of points must be the one in the manifest; false to look at a damaged index.
         fresh: Whether to erase the index that is there.
+        generation: An open generation, which the store then owns, before the live one of ``path``.
 
     Raises:
         StoreError: No folder is given, or it cannot be made.
@@ -74,20 +70,26 @@ class EdgeStore:
     """
 
     def __init__(
-        self, config: Config, *, dim: int, path: str | Path | None = None, verify: bool = True, fresh: bool = False
+        self,
+        config: Config,
+        *,
+        dim: int,
+        path: str | Path | None = None,
+        verify: bool = True,
+        fresh: bool = False,
+        generation: GenerationFolder | None = None,
     ) -> None:
         store = config.store if isinstance(config.store, EdgeStoreConfig) else EdgeStoreConfig()
-        if path is None and store.path is None:
-            raise StoreError("the embedded store needs a folder: set store.path or pass --index DIR")
+        self._config = config
         self._dim = dim
         self._hnsw = config.hnsw
         self._writing = threading.RLock()
-        self._folder = IndexFolder(
-            Path(path if path is not None else str(store.path)), quantization=config.quantization.record(), fresh=fresh
-        )
+        self._folder = generation or _open_live(path if path is not None else store.path, tidy=verify, fresh=fresh)
         try:
+            self._settings = self._folder.open_settings(config.quantization.record())
             self._engine = Engine(
                 self._folder.engine,
+                place=self._folder.index.root,
                 dim=dim,
                 hnsw=config.hnsw,
                 quantization=self.quantization,
@@ -106,12 +108,17 @@ class EdgeStore:
     @property
     def location(self) -> str:
         """The folder of the index."""
-        return str(self._folder.root)
+        return str(self._folder.index.root)
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation."""
+        return self._folder.number
 
     @property
     def quantization(self) -> Quantization:
         """How dense vectors are compressed at present."""
-        return self._folder.settings.quantization
+        return self._settings.quantization
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; see `Store.upsert`.
@@ -126,31 +133,22 @@ class EdgeStore:
                 batch = checked[start : start + _BATCH]
                 self._engine.require_disk()
                 self._note_replaced([point.id for point in batch])
-                self._update("upsert", engine.UpdateOperation.upsert_points([_edge_point(point) for point in batch]))
+                self._update("upsert", engine.UpdateOperation.upsert_points([edge_point(point) for point in batch]))
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[ScoredPoint]]:
         """Best points of each request; see `Store.search`."""
-        checked = checked_requests(requests, self._dim)
         size = self._engine.call("search", lambda shard: shard.info().points_count)
         exact = self.quantization.kind == "none" and size < self._hnsw.threshold
-        queries = [
-            None if vector is None else (vector, clause, request.limit, exact or request.exact)
-            for request, (vector, clause) in zip(requests, checked, strict=True)
-        ]
-        asked = [self._query(*query, window=query[2] + MARGIN) for query in queries if query is not None]
-        if not asked:
-            return [[] for _ in requests]
-        answers = iter(self._engine.call("search", lambda shard: shard.query_batch(engine.QueryBatchRequest(asked))))
-        return [[] if query is None else self._ranked(query, next(answers)) for query in queries]
+        return search_engine(requests, self._dim, self._ask, exact=exact)
 
     def get(
-        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool = False
+        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool | Sequence[Arm] = False
     ) -> list[StoredPoint]:
         """Read points by id; see `Store.get`."""
         wanted, select = checked_ids(ids), payload_selector(payload)
-        names = ["dense"] if vectors else False
+        names = vector_names(vectors) or False
         records = self._engine.call("get", lambda shard: shard.retrieve(list(wanted), payload is not False, names))
-        found = {str(record.id): _stored(record, select) for record in records}
+        found = {str(record.id): stored_point(record, select) for record in records}
         return [found[point_id] for point_id in wanted if point_id in found]
 
     def scan(
@@ -158,14 +156,14 @@ class EdgeStore:
         where: Filter | None = None,
         *,
         payload: bool | Sequence[str] = True,
-        vectors: bool = False,
+        vectors: bool | Sequence[Arm] = False,
         batch: int = 1000,
     ) -> Iterator[StoredPoint]:
         """All matching points by id; see `Store.scan`."""
         checked_limit(batch, "batch")
         clause, select = checked_filter(where), payload_selector(payload)
         self._engine.call("scan", lambda shard: None)
-        return self._scan(clause, select, payload is not False, vectors, batch)
+        return self._scan(clause, select, payload is not False, vector_names(vectors), batch)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points; see `Store.delete`."""
@@ -185,7 +183,7 @@ class EdgeStore:
         """
         clause = checked_delete_filter(where)
         with self._writes():
-            doomed = [point.id for point in self._scan(clause, payload_selector(False), False, False, 10_000)]
+            doomed = [point.id for point in self._scan(clause, payload_selector(False), False, [], 10_000)]
             self.delete(doomed)
         return len(doomed)
 
@@ -199,17 +197,12 @@ class EdgeStore:
         """Most frequent values; see `Store.facet`. The first facet of a field makes an index for it."""
         path, clause = parse_path(key), checked_filter(where)
         checked_limit(limit)
-        if not self._index_covers(key):
+        with self._writes():
+            values = indexed_facet(self._engine, key, limit, clause)
+        if values is None:
             rows = (scalars_at(path, point.payload) for point in self.scan(where))
-            return most_frequent(count_values(rows), limit)
-        condition = None if clause is None else edge_filter(clause)
-
-        def fetch(window: int) -> list[Any]:
-            request = engine.FacetRequest(key, limit=window, exact=True, filter=condition)
-            return list(self._engine.call("facet", lambda shard: shard.facet(request)))
-
-        hits = close_tie(fetch, fetch(limit + MARGIN), limit, lambda hit: float(hit.count))
-        return most_frequent(((hit.value, hit.count) for hit in hits), limit)
+            values = most_frequent(count_values(rows), limit)
+        return values
 
     def set_quantization(self, quantization: Quantization) -> None:
         """Compress dense vectors another way, or no more; rebuilds the segments in a process of its own."""
@@ -222,15 +215,15 @@ class EdgeStore:
                 before.query_bits,
             ):
                 self._engine.set_quantization(quantization)
-                self._folder.save(Settings(quantization))
+                self._save(Settings(quantization))
             else:
-                self._folder.save(replace(self._folder.settings, quantization=quantization))
+                self._save(replace(self._settings, quantization=quantization))
 
     def optimize(self) -> None:
         """Build the graph where due and drop deleted points; runs in a process of its own while this store waits."""
         with self._writes():
             self._engine.optimize()
-            self._folder.save(Settings(self.quantization))
+            self._save(Settings(self.quantization))
 
     def flush(self) -> None:
         """Make everything acknowledged survive a power loss."""
@@ -262,6 +255,56 @@ class EdgeStore:
                     f"manifest {manifest['ids_digest']}); {REMEDY}"
                 )
 
+    def encoder_folder(self) -> Path:
+        """Folder of the encoder that was adapted for this generation; see `Store.encoder_folder`."""
+        return self._folder.encoder
+
+    def start_generation(self, dim: int) -> EdgeStore:
+        """An empty store in the same folder; see `Store.start_generation`.
+
+        Raises:
+            StoreFullError: There is no room for a second copy of the segments.
+        """
+        self._engine.require_disk(extra=self._engine.size_on_disk())
+        generation = self._folder.index.start()
+        try:
+            return self._with(generation, dim)
+        except BaseException:
+            generation.erase()
+            raise
+
+    def open_generation(self, number: int) -> EdgeStore:
+        """The store of another generation; see `Store.open_generation`."""
+        generation = GenerationFolder(self._folder.index, number)
+        try:
+            return self._with(generation, engine_dimensions(generation.engine))
+        except BaseException:
+            generation.release()
+            raise
+
+    def make_live(self, manifest: Mapping[str, Any]) -> None:
+        """Switch to this generation by one rename; see `Store.make_live`."""
+        self.flush()
+        self._folder.index.switch(self._folder, manifest)
+
+    def tidy(self) -> None:
+        """Erase the generations that the manifest does not name."""
+        self._folder.index.tidy()
+
+    def abandon(self) -> None:
+        """Close and erase a generation that is not live.
+
+        Raises:
+            StoreError: It is live.
+        """
+        if not self._folder.growing:
+            raise StoreError(f"generation {self.generation} of index {self.location} is or was live; it is not erased")
+        try:
+            self._engine.close()
+        finally:
+            self._folder.erase()
+            self._folder.release()
+
     def close(self) -> None:
         """Flush and release the folder; closing twice is fine."""
         try:
@@ -274,6 +317,17 @@ class EdgeStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _with(self, generation: GenerationFolder, dim: int) -> EdgeStore:
+        quantization = QuantizationConfig.model_validate(asdict(self.quantization))
+        return EdgeStore(
+            self._config.model_copy(update={"quantization": quantization}), dim=dim, verify=False, generation=generation
+        )
+
+    def _save(self, settings: Settings) -> None:
+        if settings != self._settings:
+            self._folder.save_settings(settings)
+            self._settings = settings
 
     @contextmanager
     def _writes(self) -> Iterator[None]:
@@ -303,39 +357,23 @@ class EdgeStore:
     def _note_deletes(self) -> None:
         # The engine goes on counting deleted points in document frequencies, in optimized segments even after a
         # reload; from here on every BM25 query asks it to count the living, until optimize() has dropped the dead.
-        self._folder.save(replace(self._folder.settings, has_deletes=True))
+        self._save(replace(self._settings, has_deletes=True))
 
     def _note_replaced(self, ids: Sequence[str]) -> None:
-        if not self._folder.settings.has_deletes and self._engine.call(
+        if not self._settings.has_deletes and self._engine.call(
             "upsert", lambda shard: shard.retrieve(list(ids), False, False)
         ):
             self._note_deletes()
 
-    def _query(
-        self, vector: FloatArray | SparseVector, clause: Clause | None, limit: int, exact: bool, *, window: int
-    ) -> Any:
-        condition = None if clause is None else edge_filter(clause)
-        if isinstance(vector, SparseVector):
-            query = engine.Query.Nearest(_edge_sparse(vector), using="bm25")
-            living = engine.IdfParams(corpus=engine.Filter()) if self._folder.settings.has_deletes else None
-            params = engine.SearchParams(idf=living)
-        else:
-            query = engine.Query.Nearest(vector.tolist(), using="dense")
-            params = search_params(self.quantization, ef=max(self._hnsw.ef, limit), exact=exact)
-        return engine.QueryRequest(limit=window, query=query, filter=condition, params=params)
-
-    def _ranked(
-        self, query: tuple[FloatArray | SparseVector, Clause | None, int, bool], first: list[Any]
-    ) -> list[ScoredPoint]:
-        def fetch(window: int) -> list[Any]:
-            request = self._query(*query, window=window)
-            return self._engine.call("search", lambda shard: shard.query(request))
-
-        hits = close_tie(fetch, first, query[2], lambda hit: float(hit.score))
-        return best_first((ScoredPoint(str(hit.id), hit.score + 0.0) for hit in hits), query[2])
+    def _ask(self, queries: list[Query]) -> list[list[Any]]:
+        if not queries:
+            return []
+        ef, living = self._hnsw.ef, self._settings.has_deletes
+        asked = [edge_query(query, self.quantization, ef=ef, count_living=living) for query in queries]
+        return self._engine.call("search", lambda shard: shard.query_batch(engine.QueryBatchRequest(asked)))
 
     def _scan(
-        self, clause: Clause | None, select: Callable[..., dict[str, Any]], payload: bool, vectors: bool, batch: int
+        self, clause: Clause | None, select: Callable[..., dict[str, Any]], payload: bool, names: list[str], batch: int
     ) -> Iterator[StoredPoint]:
         condition, offset = None if clause is None else edge_filter(clause), None
         while True:
@@ -344,50 +382,21 @@ class EdgeStore:
                 limit=batch,
                 filter=condition,
                 with_payload=payload,
-                with_vector=["dense"] if vectors else False,
+                with_vector=names or False,
             )
             records, offset = self._scroll(request)
-            yield from (_stored(record, select) for record in records)
+            yield from (stored_point(record, select) for record in records)
             if offset is None:
                 return
 
-    def _index_covers(self, key: str) -> bool:
-        """Whether a payload index knows every value of a field, made now if need be."""
-        filled = engine.Filter(must_not=[engine.IsEmptyCondition(key)])
-        schema = self._engine.call("facet", lambda shard: shard.info().payload_schema)
-        if key not in schema:
-            path = parse_path(key)
-            request = engine.ScrollRequest(limit=_SAMPLE, filter=filled, with_payload=True, with_vector=False)
-            records, _ = self._scroll(request)
-            kinds = {type(value) for record in records for value in scalars_at(path, record.payload or {})}
-            if len(kinds) != 1 or (kind := _FACET_KINDS.get(kinds.pop())) is None:
-                return False
-            with self._writes():
-                self._engine.require_disk()
-                self._update("facet", engine.UpdateOperation.create_field_index(key, kind))
-            schema = self._engine.call("facet", lambda shard: shard.info().payload_schema)
-        count = self._engine.call("facet", lambda shard: shard.count(engine.CountRequest(filter=filled)))
-        covers = int(schema[key].points) == count
-        if not covers and key not in KEYWORDS:
-            # Filters are answered from an index where there is one, and this one misses values of other types.
-            self._update("facet", engine.UpdateOperation.delete_field_index(key))
-        return covers
 
-
-def _edge_point(point: Point) -> engine.Point:
-    vector: dict[str, Any] = {}
-    if point.dense is not None:
-        vector["dense"] = point.dense.tolist()
-    if point.sparse is not None:
-        vector["bm25"] = _edge_sparse(point.sparse)
-    return engine.Point(point.id, vector, dict(point.payload))
-
-
-def _edge_sparse(vector: SparseVector) -> engine.SparseVector:
-    return engine.SparseVector(vector.indices.tolist(), vector.values.tolist())
-
-
-def _stored(record: Any, select: Callable[..., dict[str, Any]]) -> StoredPoint:
-    vector = record.vector.get("dense") if isinstance(record.vector, dict) else None
-    dense = None if vector is None else np.array(vector, dtype=np.float32)
-    return StoredPoint(str(record.id), select(record.payload or {}), dense)
+def _open_live(path: str | Path | None, *, tidy: bool, fresh: bool) -> GenerationFolder:
+    if path is None:
+        raise StoreError("the embedded store needs a folder: set store.path or pass --index DIR")
+    index = IndexFolder(Path(path), fresh=fresh)
+    try:
+        if tidy:
+            index.tidy()
+        return GenerationFolder(index, index.live())
+    finally:
+        index.release()

@@ -54,6 +54,7 @@ class Engine:
 
     Args:
         folder: Folder of the shard.
+        place: The index that it belongs to, for messages.
         dim: Dimensions of dense vectors.
         hnsw: Settings of the graph.
         quantization: Compression of a new shard; an existing one keeps its own.
@@ -67,20 +68,20 @@ class Engine:
     """
 
     def __init__(
-        self, folder: Path, *, dim: int, hnsw: HnswConfig, quantization: Quantization, min_free_mb: int
+        self, folder: Path, *, place: Path, dim: int, hnsw: HnswConfig, quantization: Quantization, min_free_mb: int
     ) -> None:
         self.folder = folder
+        self._place = place
         self._dim = dim
         self._hnsw = hnsw
         self._min_free_mb = min_free_mb
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._shard: engine.EdgeShard | None = None
-        persisted = read_json(folder / _CONFIG)
-        if persisted is None:
+        if read_json(folder / _CONFIG) is None:
             self._create(quantization)
         else:
-            self._require_size(persisted)
+            self._require_size(engine_dimensions(folder))
             self._load()
 
     def call(self, action: str, use: Callable[[engine.EdgeShard], R]) -> R:
@@ -97,7 +98,7 @@ class Engine:
         self.require_own_process()
         with self._lock:
             if self._shard is None:
-                raise StoreError(f"index {self.folder.parent} is closed")
+                raise StoreError(f"index {self._place} is closed")
             with self._translated(action):
                 return use(self._shard)
 
@@ -109,7 +110,7 @@ class Engine:
         """
         if os.getpid() != self._pid:
             raise StoreError(
-                f"index {self.folder.parent} was opened by process {self._pid} and cannot be used in its fork "
+                f"index {self._place} was opened by process {self._pid} and cannot be used in its fork "
                 f"{os.getpid()}; start workers with the 'spawn' method, or open the index only in the worker"
             )
 
@@ -128,9 +129,14 @@ class Engine:
         needed = self._min_free_mb * 2**20 + extra
         if free < needed:
             raise StoreFullError(
-                f"{self.folder.parent} needs {needed // 2**20} MiB of free disk and has {free // 2**20} MiB; "
+                f"{self._place} needs {needed // 2**20} MiB of free disk and has {free // 2**20} MiB; "
                 "make room, or lower store.min_free_mb at your own risk"
             )
+
+    def size_on_disk(self) -> int:
+        """Bytes of disk that the segments take."""
+        files = (file for file in (self.folder / "segments").rglob("*") if file.is_file())
+        return sum(getattr(file.stat(), "st_blocks", 0) * 512 for file in files)
 
     def optimize(self) -> None:
         """Rebuild segments in a process of its own; other threads wait meanwhile.
@@ -141,7 +147,7 @@ class Engine:
         """
         self.require_own_process()
         with self._lock:
-            self.require_disk(extra=_real_size(self.folder / "segments"))
+            self.require_disk(extra=self.size_on_disk())
             with self._reopened():
                 self._optimize_closed()
 
@@ -154,7 +160,7 @@ class Engine:
         """
         self.require_own_process()
         with self._lock:
-            self.require_disk(extra=_real_size(self.folder / "segments"))
+            self.require_disk(extra=self.size_on_disk())
             with self._reopened():
                 if quantization.kind == "none":
                     self._forget_quantization()
@@ -173,7 +179,7 @@ class Engine:
     @contextlib.contextmanager
     def _reopened(self) -> Iterator[None]:
         if self._shard is None:
-            raise StoreError(f"index {self.folder.parent} is closed")
+            raise StoreError(f"index {self._place} is closed")
         self._close_shard()
         try:
             yield
@@ -213,14 +219,10 @@ class Engine:
             with self._translated("close"):
                 shard.close()
 
-    def _require_size(self, persisted: dict[str, Any]) -> None:
-        try:
-            size = persisted["vectors"]["dense"]["size"]
-        except (KeyError, TypeError) as error:
-            raise StoreCorruptError(f"{self.folder / _CONFIG} names no dense vectors; {REMEDY}") from error
+    def _require_size(self, size: int) -> None:
         if size != self._dim:
             raise IndexMismatchError(
-                f"index {self.folder.parent} has vectors of {size} dimensions, the encoder gives {self._dim}; "
+                f"index {self._place} has vectors of {size} dimensions, the encoder gives {self._dim}; "
                 "open it with the encoder that it was built with, or re-encode with 'retrieval ingest --rebuild'"
             )
 
@@ -253,15 +255,11 @@ class Engine:
                 stdin=subprocess.DEVNULL,
             )
         except OSError as error:
-            raise StoreError(
-                f"cannot start {sys.executable} to optimize index {self.folder.parent}: {error}"
-            ) from error
+            raise StoreError(f"cannot start {sys.executable} to optimize index {self._place}: {error}") from error
         if child.returncode:
             reason = (child.stderr.strip().splitlines() or ["no message"])[-1]
             how = f"was killed by signal {-child.returncode}" if child.returncode < 0 else f"failed: {reason}"
-            raise StoreError(
-                f"the process that optimized index {self.folder.parent} {how}; the index is as before, try again"
-            )
+            raise StoreError(f"the process that optimized index {self._place} {how}; the index is as before, try again")
 
     def _forget_quantization(self) -> None:
         # The engine reads "none given" as "keep", so switching off is an edit of its configuration.
@@ -280,7 +278,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _translated(self, action: str, *, damaged: bool = False) -> Iterator[None]:
-        place = f"index {self.folder.parent}"
+        place = f"index {self._place}"
         try:
             yield
         except (StoreError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
@@ -300,14 +298,19 @@ class Engine:
             raise StoreCorruptError(f"{action} failed in {place}, its files are damaged ({error}); {REMEDY}") from error
 
 
-def search_params(quantization: Quantization, *, ef: int, exact: bool) -> engine.SearchParams:
-    """Parameters of a dense query, each stated so that no default of the engine decides."""
-    compressed = None
-    if quantization.kind != "none":
-        compressed = engine.QuantizationSearchParams(
-            ignore=exact, rescore=quantization.rescore, oversampling=quantization.oversampling
-        )
-    return engine.SearchParams(hnsw_ef=ef, exact=exact, quantization=compressed)
+def engine_dimensions(folder: Path) -> int:
+    """Dimensions of the dense vectors of a shard.
+
+    Raises:
+        StoreCorruptError: There is none, or its configuration is damaged.
+    """
+    persisted = read_json(folder / _CONFIG)
+    if persisted is None:
+        raise StoreCorruptError(f"{folder} has no {_CONFIG}; {REMEDY}")
+    try:
+        return int(persisted["vectors"]["dense"]["size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreCorruptError(f"{folder / _CONFIG} names no dense vectors; {REMEDY}") from error
 
 
 def _quantization_config(quantization: Quantization) -> Any:
@@ -320,7 +323,3 @@ def _quantization_config(quantization: Quantization) -> Any:
     if quantization.kind == "scalar":
         return engine.ScalarQuantizationConfig(type=engine.ScalarType.Int8, always_ram=True)
     return None
-
-
-def _real_size(folder: Path) -> int:
-    return sum(getattr(file.stat(), "st_blocks", 0) * 512 for file in folder.rglob("*") if file.is_file())

@@ -1,11 +1,23 @@
-"""The folder of an embedded index: its lock, its manifest and the settings of its store.
+"""The folder of an embedded index: its lock, its manifest and its generations.
 
-``manifest.json`` what the index was built with, ``store.json`` `Settings`, ``.lock`` who has it open,
-``engine/`` the files of the engine.
+::
+
+    manifest.json        what the index holds; its ``generation`` says which of the folders below is live
+    .lock                who has the index open
+    generations/3/       one generation: all vectors in it come from one encoder
+        engine/          the files of the engine
+        store.json       `Settings`
+        encoder/         the encoder, where it was adapted to these documents
+        growing.json     while it is made: its manifest so far
+        manifest.json    after it was replaced: its manifest at that moment
+
+One rename of ``manifest.json`` switches from one generation to another. Whatever happens before it, the old one is
+live; folders that the manifest does not name are left over from a process that died and are erased.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,10 +30,14 @@ from retrieval.manifest import MANIFEST_FILE
 from retrieval.stores.json_files import REMEDY, check_schema, read_json, sync_folder, write_json
 from retrieval.stores.lock import IndexLock
 
+GENERATIONS = "generations"
+ENCODER = "encoder"
+_GROWING = "growing.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the store has to remember besides the engine.
+    """What a store has to remember besides the engine.
 
     Args:
         quantization: How dense vectors are compressed and rescored.
@@ -32,41 +48,51 @@ class Settings:
     has_deletes: bool = False
 
 
+def encoder_folder(root: Path, generation: int) -> Path:
+    """Folder of the adapted encoder of a generation, if it has one."""
+    return root / GENERATIONS / str(generation) / ENCODER
+
+
 class IndexFolder:
-    """Holds a folder, made when absent, until `release`.
+    """Holds a folder, made when absent, until it was released as often as it was shared, and once more.
 
     Args:
         path: The folder.
-        quantization: Of a new index.
         fresh: Whether to erase the index that is there.
 
     Raises:
         StoreError: The folder cannot be made.
         StoreBusyError: Another process or handle holds it.
-        StoreCorruptError: Its files contradict each other or cannot be read.
-        IndexMismatchError: A newer version has written it.
     """
 
-    def __init__(self, path: Path, *, quantization: Quantization, fresh: bool) -> None:
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make the index folder {path}: {error.strerror or error}") from error
         self.root = path.resolve()
-        self.engine = self.root / "engine"
         self._lock = IndexLock(self.root)
-        try:
-            if fresh:
-                self._erase()
-            if self.read_manifest() is not None and not self.engine.is_dir():
-                raise StoreCorruptError(f"index {self.root} has a manifest and no folder engine/; {REMEDY}")
-            self.settings = self._open_settings(quantization)
-        except BaseException:
-            self.release()
-            raise
+        self._holders = 1
+        if fresh:
+            (self.root / MANIFEST_FILE).unlink(missing_ok=True)
+            _erase(self.root / GENERATIONS)
+
+    def live(self) -> int:
+        """Number of the live generation, 1 where there is none yet.
+
+        Raises:
+            StoreCorruptError: The manifest cannot be read.
+            IndexMismatchError: A newer version has written it.
+        """
+        manifest = self.read_manifest()
+        return 1 if manifest is None else _numbers(manifest, self.root)[0]
+
+    def generation(self, number: int) -> Path:
+        """Folder of a generation."""
+        return self.root / GENERATIONS / str(number)
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """The manifest, ``None`` when none was written.
+        """The manifest of the index, ``None`` when none was written.
 
         Raises:
             StoreCorruptError: It cannot be read.
@@ -77,41 +103,177 @@ class IndexFolder:
             check_schema(manifest, str(self.root))
         return manifest
 
+    def start(self) -> GenerationFolder:
+        """The folder of a new generation, under a number that no folder has."""
+        number = max(self._present(), default=0) + 1
+        folder = self.generation(number)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {folder}: {error.strerror or error}") from error
+        write_json(folder / _GROWING, {})
+        return GenerationFolder(self, number, growing=True)
+
+    def switch(self, generation: GenerationFolder, manifest: Mapping[str, Any]) -> None:
+        """Make a generation live, in one rename.
+
+        Raises:
+            StoreInputError: The manifest is not JSON.
+            StoreError: It cannot be written; the old generation is live.
+        """
+        check_schema(manifest, str(self.root))
+        _sync_files(generation.encoder)
+        before = self._readable_manifest()
+        if before is not None and (old := self.generation(_numbers(before, self.root)[0])).is_dir():
+            write_json(old / MANIFEST_FILE, before)
+        write_json(self.root / MANIFEST_FILE, {**manifest, "generation": generation.number})
+        generation.growing = False
+
+    def tidy(self) -> None:
+        """Erase the generations that the manifest does not name; without a manifest, those that were being made.
+
+        Raises:
+            StoreCorruptError: The manifest cannot be read.
+        """
+        manifest = self.read_manifest()
+        for number in self._present():
+            folder = self.generation(number)
+            if manifest is None:
+                if (folder / _GROWING).exists():
+                    _erase(folder)
+            elif number in _numbers(manifest, self.root):
+                (folder / _GROWING).unlink(missing_ok=True)
+            else:
+                _erase(folder)
+
+    def share(self) -> None:
+        """Have the folder held until one more release."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Give the folder back, once everybody has."""
+        self._holders -= 1
+        if self._holders <= 0:
+            self._lock.release()
+
+    def _present(self) -> list[int]:
+        folder = self.root / GENERATIONS
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
+
+    def _readable_manifest(self) -> dict[str, Any] | None:
+        try:
+            return self.read_manifest()
+        except StoreCorruptError:
+            return None
+
+
+class GenerationFolder:
+    """One generation of an index folder that is open.
+
+    Args:
+        index: The folder; this takes a share of it until `release`.
+        number: Number of the generation.
+        growing: Whether it has never been live.
+    """
+
+    def __init__(self, index: IndexFolder, number: int, *, growing: bool = False) -> None:
+        self.index = index
+        self.number = number
+        self.growing = growing
+        self.path = index.generation(number)
+        self.engine = self.path / "engine"
+        self.encoder = self.path / ENCODER
+        self._released = False
+        index.share()
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """Its manifest, ``None`` when none was written.
+
+        Raises:
+            StoreCorruptError: It cannot be read.
+            IndexMismatchError: A newer version has written it.
+        """
+        if self.growing:
+            return read_json(self.path / _GROWING) or None
+        if self.index.live() == self.number:
+            return self.index.read_manifest()
+        return read_json(self.path / MANIFEST_FILE)
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace the manifest atomically.
+        """Replace its manifest atomically; that of the live generation is the manifest of the index.
 
         Raises:
             StoreInputError: It is not JSON.
             IndexMismatchError: Its schema is not ours.
+            StoreError: Another generation has taken its place, or the file cannot be written.
         """
-        check_schema(manifest, str(self.root))
-        write_json(self.root / MANIFEST_FILE, manifest)
+        check_schema(manifest, str(self.index.root))
+        if self.growing:
+            write_json(self.path / _GROWING, manifest)
+        elif self.index.live() == self.number:
+            write_json(self.index.root / MANIFEST_FILE, manifest)
+        else:
+            raise StoreError(f"generation {self.number} of index {self.index.root} was replaced and takes no changes")
 
-    def save(self, settings: Settings) -> None:
-        """Replace the settings atomically, where they differ."""
-        if settings != self.settings:
-            write_json(self.root / "store.json", asdict(settings))
-            self.settings = settings
+    def open_settings(self, quantization: Quantization) -> Settings:
+        """The settings, made of ``quantization`` where there are none.
 
-    def release(self) -> None:
-        """Give the folder back."""
-        self._lock.release()
-
-    def _open_settings(self, wanted: Quantization) -> Settings:
-        path = self.root / "store.json"
+        Raises:
+            StoreCorruptError: The file cannot be read, or there is a manifest and no engine.
+        """
+        if not self.engine.is_dir() and self.read_manifest() is not None:
+            raise StoreCorruptError(f"index {self.index.root} has a manifest and no folder {self.engine}; {REMEDY}")
+        path = self.path / "store.json"
         saved = read_json(path)
         if saved is None:
-            settings = Settings(wanted, has_deletes=self.engine.exists())
-            write_json(path, asdict(settings))
+            settings = Settings(quantization, has_deletes=self.engine.exists())
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.save_settings(settings)
             return settings
         try:
             return Settings(Quantization(**saved["quantization"]), bool(saved["has_deletes"]))
         except (KeyError, TypeError) as error:
             raise StoreCorruptError(f"{path} is damaged ({error!r}); {REMEDY}") from error
 
-    def _erase(self) -> None:
-        for name in (MANIFEST_FILE, "store.json"):
-            (self.root / name).unlink(missing_ok=True)
-        if self.engine.exists():
-            shutil.rmtree(self.engine)
-        sync_folder(self.root)
+    def save_settings(self, settings: Settings) -> None:
+        """Replace the settings atomically."""
+        write_json(self.path / "store.json", asdict(settings))
+
+    def erase(self) -> None:
+        """Remove the folder of a generation that is not live."""
+        _erase(self.path)
+
+    def release(self) -> None:
+        """Give the share of the index back; releasing twice is fine."""
+        if not self._released:
+            self._released = True
+            self.index.release()
+
+
+def _numbers(manifest: Mapping[str, Any], root: Path) -> tuple[int, int | None]:
+    """The live and the previous generation that a manifest names."""
+    live, previous = manifest.get("generation", 1), manifest.get("previous")
+    if type(live) is not int or live < 1 or (previous is not None and type(previous) is not int):
+        raise StoreCorruptError(f"the manifest of {root} has generation {live!r} and previous {previous!r}; {REMEDY}")
+    return live, previous
+
+
+def _erase(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+        sync_folder(folder.parent)
+
+
+def _sync_files(folder: Path) -> None:
+    """Make the files of a folder survive a power loss; whoever wrote them did not."""
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    if folder.is_dir():
+        sync_folder(folder)
+        sync_folder(folder.parent)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.datatypes import FloatArray, Point, Quantization, SearchRequest, SparseVector
+from retrieval.datatypes import Arm, FloatArray, Point, Quantization, SearchRequest, SparseVector
 from retrieval.errors import StoreInputError
 from retrieval.stores.filters import Clause, parse_filter
 
@@ -212,6 +212,19 @@ def checked_quantization(quantization: Quantization) -> None:
         )
     if not 1.0 <= quantization.oversampling <= 100.0:
         raise StoreInputError(f"oversampling is from 1 to 100, not {quantization.oversampling}")
+
+
+def vector_names(vectors: bool | Sequence[Arm]) -> list[str]:
+    """The arms whose vectors are asked for.
+
+    Raises:
+        StoreInputError: ``vectors`` is neither true nor false nor a list of arms.
+    """
+    if isinstance(vectors, bool):
+        return ["dense", "bm25"] if vectors else []
+    if isinstance(vectors, str) or not set(vectors) <= {"dense", "bm25"}:
+        raise StoreInputError(f"vectors is true, false or a list of 'dense' and 'bm25', not {vectors!r}")
+    return list(vectors)
 
 
 def payload_selector(payload: bool | Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -1,30 +1,29 @@
-"""A Qdrant server or cluster as the store: one collection, with the manifest in its metadata."""
+"""A Qdrant server or cluster as the store: one collection a generation, with the manifest in its metadata."""
 
 from __future__ import annotations
 
-import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from qdrant_client import QdrantClient, models
 
-from retrieval.config import Config, ServerStoreConfig
+from retrieval.config import Config, QuantizationConfig, ServerStoreConfig
 from retrieval.datatypes import (
+    Arm,
     Filter,
-    FloatArray,
     Point,
     Quantization,
     ScoredPoint,
     SearchRequest,
-    SparseVector,
     StoredPoint,
 )
-from retrieval.errors import IndexMismatchError, StoreCorruptError, StoreError
+from retrieval.errors import ConfigError, IndexMismatchError, StoreError
 from retrieval.stores.filters import Clause, parse_path
-from retrieval.stores.json_files import check_schema, encode_manifest
+from retrieval.stores.json_files import check_schema
 from retrieval.stores.matching import scalars_at
 from retrieval.stores.points import (
     checked_delete_filter,
@@ -33,29 +32,34 @@ from retrieval.stores.points import (
     checked_limit,
     checked_points,
     checked_quantization,
-    checked_requests,
     payload_selector,
+    vector_names,
 )
+from retrieval.stores.searching import Query, search_engine
+from retrieval.stores.server_collection import Collection
 from retrieval.stores.server_connection import Connection
+from retrieval.stores.server_generations import (
+    erase_all,
+    erase_generations,
+    generation_name,
+    generation_number,
+    generations_of,
+    live_collection,
+    set_first,
+    switch,
+)
 from retrieval.stores.server_models import (
     server_filter,
     server_point,
     server_quantization,
-    server_search_params,
-    server_vector,
+    server_query,
+    stored_point,
 )
-from retrieval.stores.ties import MARGIN, best_first, close_tie, count_values, most_frequent
+from retrieval.stores.ties import count_values, most_frequent
 
 OPTIMIZE_WAIT_S = 3600.0
 _POLL_S = 0.5
 _sleep = time.sleep
-_SAMPLE = 256
-_KEYWORDS = ("document", "document_id", "source")
-_FACET_KINDS = {
-    str: models.PayloadSchemaType.KEYWORD,
-    int: models.PayloadSchemaType.INTEGER,
-    bool: models.PayloadSchemaType.BOOL,
-}
 
 
 class ServerStore:
@@ -69,7 +73,7 @@ class ServerStore:
         config: Takes ``store``, ``hnsw`` and ``quantization`` (for a new collection; an existing one keeps its own).
         dim: Dimensions of dense vectors.
         client: A client to use, which stays open at `close`; ``None`` makes one.
-        fresh: Whether to erase the collection that is there.
+        fresh: Whether to erase the index that is there.
 
     Raises:
         ConfigError: The URL or the environment variable of the key cannot be used.
@@ -79,24 +83,42 @@ class ServerStore:
 
     def __init__(self, config: Config, *, dim: int, client: QdrantClient | None = None, fresh: bool = False) -> None:
         store = config.store if isinstance(config.store, ServerStoreConfig) else ServerStoreConfig()
-        self._store, self._name = store, store.collection
-        self._hnsw = config.hnsw
-        self._dim = dim
-        self._connection = Connection(store, client)
+        connection = Connection(store, client)
         try:
             if fresh:
-                self._connection.call("erase", lambda c: c.delete_collection(self._name))
-            if not self._connection.call("open", lambda c: c.collection_exists(self._name)):
-                self._create(config.quantization.record())
-            self._quantization = self._open(config.quantization.record())
+                erase_all(connection, store.collection)
+            live = live_collection(connection, store.collection)
+            self._serve(config, connection, live or generation_name(store.collection, 1), dim, replaces=None)
+            if live is None:
+                set_first(connection, store.collection, self._name)
         except BaseException:
-            self._connection.close()
+            connection.close()
             raise
+
+    def _serve(
+        self, config: Config, connection: Connection, collection: str, dim: int, *, replaces: str | None
+    ) -> None:
+        assert isinstance(config.store, ServerStoreConfig)
+        self._config, self._store, self._hnsw, self._dim = config, config.store, config.hnsw, dim
+        self._connection = connection
+        self._name = collection
+        self._replaces = replaces
+        self._collection = Collection(connection, collection, self.location)
+        if not connection.call("open", lambda c: c.collection_exists(collection)):
+            self._collection.create(config, dim)
+        self._collection.check(dim)
+        self._collection.read_manifest()
+        self._quantization = self._collection.read_quantization() or config.quantization.record()
 
     @property
     def location(self) -> str:
-        """URL of the collection."""
-        return f"{self._store.url.rstrip('/')}/collections/{self._name}"
+        """URL of the collection under its name in the configuration."""
+        return f"{self._store.url.rstrip('/')}/collections/{self._store.collection}"
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation."""
+        return generation_number(self._store.collection, self._name)
 
     @property
     def quantization(self) -> Quantization:
@@ -113,22 +135,15 @@ class ServerStore:
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[ScoredPoint]]:
         """Best points of each request; see `Store.search`."""
-        checked = checked_requests(requests, self._dim)
-        queries = [
-            None if vector is None else (vector, clause, request.limit, request.exact)
-            for request, (vector, clause) in zip(requests, checked, strict=True)
-        ]
-        asked = [self._query(*query, window=query[2] + MARGIN) for query in queries if query is not None]
-        answers = iter(self._answers(asked))
-        return [[] if query is None else self._ranked(query, next(answers)) for query in queries]
+        return search_engine(requests, self._dim, self._ask)
 
     def get(
-        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool = False
+        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool | Sequence[Arm] = False
     ) -> list[StoredPoint]:
         """Read points by id; see `Store.get`."""
         wanted, select = checked_ids(ids), payload_selector(payload)
         fields = _payload_fields(payload)
-        names = ["dense"] if vectors else False
+        names = vector_names(vectors)
         self._require_open()
         found: dict[str, StoredPoint] = {}
         for start in range(0, len(wanted), self._store.batch_size):
@@ -140,14 +155,14 @@ class ServerStore:
         where: Filter | None = None,
         *,
         payload: bool | Sequence[str] = True,
-        vectors: bool = False,
+        vectors: bool | Sequence[Arm] = False,
         batch: int = 1000,
     ) -> Iterator[StoredPoint]:
         """All matching points by id; see `Store.scan`."""
         checked_limit(batch, "batch")
         clause, select = checked_filter(where), payload_selector(payload)
         self._require_open()
-        return self._scan(clause, select, _payload_fields(payload), vectors, batch)
+        return self._scan(clause, select, _payload_fields(payload), vector_names(vectors), batch)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points; see `Store.delete`."""
@@ -163,39 +178,30 @@ class ServerStore:
             StoreInputError: The filter is not usable or excludes nothing.
         """
         condition = server_filter(checked_delete_filter(where))
-        doomed = self._count(condition)
+        doomed = self._collection.count(condition)
         self._delete(models.FilterSelector(filter=condition))
         return doomed
 
     def count(self, where: Filter | None = None) -> int:
         """Number of matching points."""
         clause = checked_filter(where)
-        return self._count(None if clause is None else server_filter(clause))
+        return self._collection.count(None if clause is None else server_filter(clause))
 
     def facet(self, key: str, limit: int = 10, where: Filter | None = None) -> list[tuple[Any, int]]:
         """Most frequent values; see `Store.facet`. The first facet of a field makes an index for it."""
         path, clause = parse_path(key), checked_filter(where)
         checked_limit(limit)
-        if not self._index_covers(key):
+        if not self._collection.index_covers(key):
             rows = (scalars_at(path, point.payload) for point in self.scan(where))
             return most_frequent(count_values(rows), limit)
-        condition = None if clause is None else server_filter(clause)
-
-        def fetch(window: int) -> list[models.FacetValueHit]:
-            return self._connection.call(
-                "facet",
-                lambda c: c.facet(self._name, key, facet_filter=condition, limit=window, exact=True).hits,
-            )
-
-        hits = close_tie(fetch, fetch(limit + MARGIN), limit, lambda hit: float(hit.count))
-        return most_frequent(((hit.value, hit.count) for hit in hits), limit)
+        return self._collection.facet(key, limit, None if clause is None else server_filter(clause))
 
     def set_quantization(self, quantization: Quantization) -> None:
         """Compress dense vectors another way, or no more; the server rebuilds in the background."""
         checked_quantization(quantization)
         wanted: Any = server_quantization(quantization) or models.Disabled.DISABLED
         self._connection.call("quantize", lambda c: c.update_collection(self._name, quantization_config=wanted))
-        self._write_metadata("quantization", asdict(quantization))
+        self._collection.write_metadata({"quantization": asdict(quantization)})
         self._quantization = quantization
 
     def optimize(self) -> None:
@@ -205,7 +211,7 @@ class ServerStore:
             StoreError: It reports an error, or is not done after `OPTIMIZE_WAIT_S` seconds.
         """
         deadline = time.monotonic() + OPTIMIZE_WAIT_S
-        while (status := self._info().status) is not models.CollectionStatus.GREEN:
+        while (status := self._collection.info().status) is not models.CollectionStatus.GREEN:
             if status is models.CollectionStatus.RED:
                 raise StoreError(f"the optimizer of {self.location} reports an error; see the log of the server")
             if status is models.CollectionStatus.GREY:
@@ -222,15 +228,92 @@ class ServerStore:
 
     def read_manifest(self) -> Mapping[str, Any] | None:
         """The mapping last written; see `Store.read_manifest`."""
-        manifest = self._read_metadata("manifest")
-        if manifest is not None:
-            check_schema(manifest, self.location)
-        return manifest
+        return self._collection.read_manifest()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace the manifest; see `Store.write_manifest`."""
+        """Replace the manifest; see `Store.write_manifest`.
+
+        Raises:
+            IndexMismatchError: Another process has switched to another generation since this store was opened.
+        """
         check_schema(manifest, self.location)
-        self._write_metadata("manifest", manifest)
+        if self._replaces is None:
+            self._require_live()
+        self._collection.write_metadata({"manifest": manifest})
+
+    def encoder_folder(self) -> Path:
+        """A folder in ``store.models``; see `Store.encoder_folder`.
+
+        Raises:
+            ConfigError: ``store.models`` is not set.
+        """
+        return encoder_folder(self._store, self._name)
+
+    def start_generation(self, dim: int) -> ServerStore:
+        """A new collection; see `Store.start_generation`.
+
+        Raises:
+            IndexMismatchError: Another process has switched to another generation since this store was opened.
+        """
+        self._require_live()
+        name = self._store.collection
+        # Counted before leftovers go: one of them may be growing in another process, which then finds it gone.
+        number = max([*generations_of(self._connection, name), self.generation]) + 1
+        self.tidy()
+        return self._with(generation_name(name, number), dim, replaces=self._name)
+
+    def open_generation(self, number: int) -> ServerStore:
+        """The store of the previous generation; see `Store.open_generation`."""
+        previous = self._previous_collection()
+        if previous is None or generation_number(self._store.collection, previous) != number:
+            raise StoreError(f"{self.location} has no generation {number}")
+        dim = Collection(self._connection, previous, self.location).dimensions()
+        return self._with(previous, dim, replaces=self._name)
+
+    def make_live(self, manifest: Mapping[str, Any]) -> None:
+        """Switch the alias to this collection; see `Store.make_live`.
+
+        A collection that is not behind an alias cannot be kept; then the manifest has no ``previous``.
+
+        Raises:
+            StoreError: Another process has switched meanwhile.
+        """
+        assert self._replaces is not None
+        plain = self._replaces == self._store.collection
+        previous = None if plain or manifest.get("previous") is None else self._replaces
+        number = None if previous is None else manifest["previous"]
+        self._collection.write_metadata(
+            {
+                "manifest": {**manifest, "generation": self.generation, "previous": number},
+                "previous_collection": {} if previous is None else {"name": previous},
+            }
+        )
+        switch(self._connection, self._store.collection, self._replaces, self._name)
+        self._replaces = None
+
+    def tidy(self) -> None:
+        """Remove the collections of generations that the manifest does not name, and the folders of their encoders."""
+        manifest = self._collection.read_manifest() or {}
+        keep = {self._name}
+        if manifest.get("previous") is not None and (previous := self._previous_collection()) is not None:
+            keep.add(previous)
+        folder = None if self._store.models is None else Path(self._store.models)
+        erase_generations(self._connection, self._store.collection, keep=keep, models_folder=folder)
+
+    def abandon(self) -> None:
+        """Close and erase a generation that is not live.
+
+        Raises:
+            StoreError: It is live.
+        """
+        if self._replaces is None:
+            raise StoreError(f"{self._name} is live at {self.location}; it is not erased")
+        try:
+            self._connection.call("erase", lambda c: c.delete_collection(self._name))
+            if self._store.models is not None:
+                shutil.rmtree(self.encoder_folder(), ignore_errors=True)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close the connection; closing twice is fine."""
@@ -242,56 +325,23 @@ class ServerStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _create(self, quantization: Quantization) -> None:
-        kilobytes = max(self._hnsw.threshold * self._dim * 4 // 1024, 1)
+    def _with(self, collection: str, dim: int, *, replaces: str) -> ServerStore:
+        quantization = QuantizationConfig.model_validate(asdict(self._quantization))
+        config = self._config.model_copy(update={"quantization": quantization})
+        store = ServerStore.__new__(ServerStore)
+        store._serve(config, self._connection.shared(), collection, dim, replaces=replaces)
+        return store
 
-        def create(client: QdrantClient) -> None:
-            # A repeated request may find what the first one made before its answer was lost.
-            if client.collection_exists(self._name):
-                return
-            client.create_collection(
-                self._name,
-                vectors_config={"dense": models.VectorParams(size=self._dim, distance=models.Distance.COSINE)},
-                sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                shard_number=self._store.shard_number,
-                replication_factor=self._store.replication_factor,
-                write_consistency_factor=self._store.write_consistency_factor,
-                hnsw_config=models.HnswConfigDiff(m=self._hnsw.m, ef_construct=self._hnsw.ef_construct),
-                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes),
-                quantization_config=server_quantization(quantization),
-                metadata={"quantization": encode_manifest(asdict(quantization))},
-            )
+    def _previous_collection(self) -> str | None:
+        name = (self._collection.read_metadata("previous_collection") or {}).get("name")
+        return str(name) if name is not None else None
 
-        self._connection.call("create collection", create)
-        for field in _KEYWORDS:
-            self._create_index(field, models.PayloadSchemaType.KEYWORD)
-
-    def _open(self, wanted: Quantization) -> Quantization:
-        params = self._info().config.params
-        dense = params.vectors.get("dense") if isinstance(params.vectors, dict) else None
-        if dense is None or "bm25" not in (params.sparse_vectors or {}):
+    def _require_live(self) -> None:
+        live = live_collection(self._connection, self._store.collection)
+        if live != self._name:
             raise IndexMismatchError(
-                f"collection {self.location} has no vectors 'dense' and 'bm25'; something else made it: "
-                "name another one in store.collection"
+                f"{self.location} was switched from {self._name} to {live} by another process; open the index again"
             )
-        if dense.size != self._dim:
-            raise IndexMismatchError(
-                f"collection {self.location} has vectors of {dense.size} dimensions, the encoder gives {self._dim}; "
-                "open it with the encoder that it was built with, or re-encode with 'retrieval ingest --rebuild'"
-            )
-        if dense.distance is not models.Distance.COSINE:
-            raise IndexMismatchError(
-                f"collection {self.location} compares vectors by {dense.distance.value}, not Cosine; "
-                "name another one in store.collection"
-            )
-        self.read_manifest()
-        saved = self._read_metadata("quantization")
-        try:
-            return wanted if saved is None else Quantization(**saved)
-        except TypeError as error:
-            raise StoreCorruptError(
-                f"the metadata of {self.location} are damaged: quantization is {saved!r}"
-            ) from error
 
     def _wake_optimizer(self, client: QdrantClient) -> bool:
         # After a restart optimizations wait for an update; an empty one will do.
@@ -300,127 +350,66 @@ class ServerStore:
     def _require_open(self) -> None:
         self._connection.call("use", lambda c: None)
 
-    def _info(self) -> models.CollectionInfo:
-        return self._connection.call("read collection", lambda c: c.get_collection(self._name))
-
-    # Metadata are merged key by key, values and all; as text a mapping is replaced as a whole.
-    def _write_metadata(self, key: str, value: Mapping[str, Any]) -> None:
-        metadata = {key: encode_manifest(value)}
-        self._connection.call(f"write {key}", lambda c: c.update_collection(self._name, metadata=metadata))
-
-    def _read_metadata(self, key: str) -> dict[str, Any] | None:
-        text = (self._info().config.metadata or {}).get(key)
-        if text is None:
-            return None
-        try:
-            value = json.loads(text)
-        except (TypeError, ValueError) as error:
-            raise StoreCorruptError(f"the {key} in the metadata of {self.location} is damaged: {error}") from error
-        if not isinstance(value, dict):
-            raise StoreCorruptError(f"the {key} in the metadata of {self.location} is damaged: {text[:80]!r}")
-        return value
-
     def _upsert(self, batch: list[models.PointStruct]) -> None:
         self._connection.call("upsert", lambda c: c.upsert(self._name, batch, wait=True))
 
     def _delete(self, selector: models.PointIdsList | models.FilterSelector) -> None:
         self._connection.call("delete", lambda c: c.delete(self._name, selector, wait=True))
 
-    def _count(self, condition: models.Filter | None) -> int:
-        return self._connection.call("count", lambda c: c.count(self._name, count_filter=condition, exact=True).count)
-
-    def _create_index(self, key: str, kind: models.PayloadSchemaType) -> None:
-        if not self._connection.in_process:
-            self._connection.call("create index", lambda c: c.create_payload_index(self._name, key, kind, wait=True))
-
-    def _query(
-        self, vector: FloatArray | SparseVector, clause: Clause | None, limit: int, exact: bool, *, window: int
-    ) -> models.QueryRequest:
-        sparse = isinstance(vector, SparseVector)
-        params = None
-        if not sparse and not self._connection.in_process:
-            params = server_search_params(self._quantization, ef=max(self._hnsw.ef, limit), exact=exact)
-        return models.QueryRequest(
-            query=server_vector(vector),
-            using="bm25" if sparse else "dense",
-            filter=None if clause is None else server_filter(clause),
-            params=params,
-            limit=window,
-            with_payload=False,
-            with_vector=False,
-        )
-
-    def _answers(self, asked: list[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
-        if not asked:
+    def _ask(self, queries: list[Query]) -> list[list[models.ScoredPoint]]:
+        if not queries:
             self._require_open()
             return []
+        # The in-process client has no search parameters.
+        quantization = None if self._connection.in_process else self._quantization
+        asked = [server_query(query, quantization, ef=self._hnsw.ef) for query in queries]
         answers = self._connection.call("search", lambda c: c.query_batch_points(self._name, requests=asked))
         return [answer.points for answer in answers]
 
-    def _ranked(
-        self, query: tuple[FloatArray | SparseVector, Clause | None, int, bool], first: list[models.ScoredPoint]
-    ) -> list[ScoredPoint]:
-        def fetch(window: int) -> list[models.ScoredPoint]:
-            return self._answers([self._query(*query, window=window)])[0]
-
-        hits = close_tie(fetch, first, query[2], lambda hit: float(hit.score))
-        return best_first((ScoredPoint(str(hit.id), float(hit.score) + 0.0) for hit in hits), query[2])
-
     def _retrieve(
-        self, ids: list[str], fields: bool | list[str], names: list[str] | bool, select: Callable[..., dict[str, Any]]
+        self, ids: list[str], fields: bool, names: list[str], select: Callable[..., dict[str, Any]]
     ) -> dict[str, StoredPoint]:
         records = self._connection.call(
-            "get", lambda c: c.retrieve(self._name, list(ids), with_payload=fields, with_vectors=names)
+            "get", lambda c: c.retrieve(self._name, list(ids), with_payload=fields, with_vectors=names or False)
         )
-        return {str(record.id): _stored(record, select) for record in records}
-
-    def _scroll(self, **arguments: Any) -> tuple[list[models.Record], Any]:
-        return self._connection.call("scan", lambda c: c.scroll(self._name, **arguments))
+        return {str(record.id): stored_point(record, select) for record in records}
 
     def _scan(
         self,
         clause: Clause | None,
         select: Callable[..., dict[str, Any]],
-        fields: bool | list[str],
-        vectors: bool,
+        fields: bool,
+        names: list[str],
         batch: int,
     ) -> Iterator[StoredPoint]:
         condition, offset = None if clause is None else server_filter(clause), None
         while True:
-            records, offset = self._scroll(
+            records, offset = self._collection.scroll(
                 scroll_filter=condition,
                 limit=batch,
                 offset=offset,
                 with_payload=fields,
-                with_vectors=["dense"] if vectors else False,
+                with_vectors=names or False,
             )
-            yield from (_stored(record, select) for record in records)
+            yield from (stored_point(record, select) for record in records)
             if offset is None:
                 return
 
-    def _index_covers(self, key: str) -> bool:
-        """Whether a payload index knows every value of a field, made now if need be."""
-        if self._connection.in_process:
-            return True
-        filled = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=key))])
-        schema = self._info().payload_schema
-        if key not in schema:
-            path = parse_path(key)
-            records, _ = self._scroll(scroll_filter=filled, limit=_SAMPLE, with_payload=True, with_vectors=False)
-            kinds = {type(value) for record in records for value in scalars_at(path, record.payload or {})}
-            if len(kinds) != 1 or (kind := _FACET_KINDS.get(kinds.pop())) is None:
-                return False
-            self._create_index(key, kind)
-            schema = self._info().payload_schema
-        return key in schema and schema[key].points == self._count(filled)
+
+def encoder_folder(store: ServerStoreConfig, collection: str) -> Path:
+    """Where the encoder that was adapted to a collection is kept.
+
+    Raises:
+        ConfigError: ``store.models`` is not set.
+    """
+    if store.models is None:
+        raise ConfigError(
+            f"an encoder adapted to collection {store.collection} needs a folder that every machine that searches it "
+            "can read: name one in store.models"
+        )
+    return Path(store.models) / collection
 
 
 def _payload_fields(payload: bool | Sequence[str]) -> bool:
     # Named keys are picked here: the server reads names as paths, where a dot descends.
     return payload is not False
-
-
-def _stored(record: models.Record, select: Callable[..., dict[str, Any]]) -> StoredPoint:
-    vector = record.vector.get("dense") if isinstance(record.vector, dict) else None
-    dense = None if vector is None else np.array(vector, dtype=np.float32)
-    return StoredPoint(str(record.id), select(record.payload or {}), dense)

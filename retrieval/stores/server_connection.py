@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -55,6 +56,7 @@ class Connection:
         self._config = config
         self._owned = client is None
         self._client: QdrantClient | None = _open(config) if client is None else client
+        self._owners = [self]
 
     @property
     def in_process(self) -> bool:
@@ -87,10 +89,19 @@ class Connection:
                 _sleep(pause)
         raise AssertionError("unreachable")
 
+    def shared(self) -> Connection:
+        """A connection over the same client, which closes when all of them have been closed."""
+        other = copy.copy(self)
+        self._owners.append(other)
+        return other
+
     def close(self) -> None:
-        """Close the client if it is ours."""
+        """Close this connection, and the client if it is ours and nobody else uses it; closing twice is fine."""
         client, self._client = self._client, None
-        if client is not None and self._owned:
+        if client is None:
+            return
+        self._owners[:] = [owner for owner in self._owners if owner is not self]
+        if self._owned and not self._owners:
             client.close()
 
     def _explained(self, action: str, error: Exception) -> StoreError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from qdrant_client import models
 
-from retrieval.datatypes import FloatArray, Point, Quantization, SparseVector
+from retrieval.datatypes import FloatArray, Point, Quantization, SparseVector, StoredPoint
 from retrieval.stores.filters import (
     Clause,
     Condition,
@@ -21,6 +22,7 @@ from retrieval.stores.filters import (
     Range,
     ValuesCount,
 )
+from retrieval.stores.searching import Query
 
 _BINARY = {
     1: models.BinaryQuantizationEncoding.ONE_BIT,
@@ -60,11 +62,11 @@ def server_point(point: Point) -> models.PointStruct:
     if point.dense is not None:
         vector["dense"] = point.dense.tolist()
     if point.sparse is not None:
-        vector["bm25"] = server_vector(point.sparse)
+        vector["bm25"] = _server_vector(point.sparse)
     return models.PointStruct(id=point.id, vector=vector, payload=dict(point.payload))
 
 
-def server_vector(vector: FloatArray | SparseVector) -> Any:
+def _server_vector(vector: FloatArray | SparseVector) -> Any:
     """Translate a vector."""
     if isinstance(vector, SparseVector):
         return models.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
@@ -90,7 +92,44 @@ def server_quantization(quantization: Quantization) -> Any:
     return None
 
 
-def server_search_params(quantization: Quantization, *, ef: int, exact: bool) -> models.SearchParams:
+def server_query(query: Query, quantization: Quantization | None, *, ef: int) -> models.QueryRequest:
+    """Translate a query.
+
+    Args:
+        query: A checked request.
+        quantization: How dense vectors are compressed; ``None`` to send no parameters.
+        ef: Least size of the list that approximate search keeps.
+    """
+    sparse = isinstance(query.vector, SparseVector)
+    params = None
+    if not sparse and quantization is not None:
+        params = _search_params(quantization, ef=max(ef, query.limit), exact=query.exact)
+    return models.QueryRequest(
+        query=_server_vector(query.vector),
+        using="bm25" if sparse else "dense",
+        filter=None if query.clause is None else server_filter(query.clause),
+        params=params,
+        limit=query.window,
+        with_payload=False,
+        with_vector=False,
+    )
+
+
+def stored_point(record: models.Record, select: Callable[..., dict[str, Any]]) -> StoredPoint:
+    """Translate a point that was read, with what ``select`` keeps of its payload."""
+    vectors = record.vector if isinstance(record.vector, dict) else {}
+    dense, sparse = vectors.get("dense"), vectors.get("bm25")
+    return StoredPoint(
+        str(record.id),
+        select(record.payload or {}),
+        None if dense is None else np.array(dense, np.float32),
+        SparseVector(np.array(sparse.indices, np.uint32), np.array(sparse.values, np.float32))
+        if isinstance(sparse, models.SparseVector)
+        else None,
+    )
+
+
+def _search_params(quantization: Quantization, *, ef: int, exact: bool) -> models.SearchParams:
     """Parameters of a dense query, each stated so that no default of the server decides."""
     compressed = None
     if quantization.kind != "none":

@@ -4,39 +4,96 @@ distill -> finetune makes a static model; mine -> train_reranker -> export_reran
 torch, transformers and model2vec are imported when a recipe runs, not before.
 """
 
+from retrieval.training.adapt import Adaptation, AdaptProgress, AdaptSettings, CheckRow, CorpusPassage, adapt
+from retrieval.training.contrast import ContrastSettings, contrast_lists
+from retrieval.training.contrastive import (
+    ContrastiveResult,
+    ContrastiveSettings,
+    TrainingSet,
+    TrainProgress,
+    train_contrastive,
+)
 from retrieval.training.distill import DistillSettings, distill
+from retrieval.training.ensemble import bm25_scorer, cosine_scorer, score_lists
 from retrieval.training.export import ExportSettings, export_reranker
 from retrieval.training.finetune import FinetuneSettings, finetune
+from retrieval.training.fit import FitSettings, Fitted, fit_sentences, sample_sentences
+from retrieval.training.formats import save_model2vec, save_sentence_transformers
+from retrieval.training.known import KnownPositives
+from retrieval.training.lessons import TaughtTexts
 from retrieval.training.lists import RankingList, read_lists, write_lists
-from retrieval.training.mine import MineSettings, mine
-from retrieval.training.network import NetworkShape, Parameters, load_network, scale_head
-from retrieval.training.pairs import Pair, PairSettings, read_pairs, sentence_pairs
+from retrieval.training.mine import MineCounts, Miner, MineSettings
+from retrieval.training.network import NetworkShape, Parameters, load_network, open_network, save_network, scale_head
+from retrieval.training.pairs import Pair, PairSettings, read_pairs, stream_pairs
+from retrieval.training.phrases import add_phrases
+from retrieval.training.quantize import Rounding
+from retrieval.training.ranking import fit_head, ranking_accuracy
 from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
 from retrieval.training.table import StaticTable, average_tables
+from retrieval.training.teacher import Teacher
+from retrieval.training.train_data import RowSettings, read_training_pairs
+from retrieval.training.vocabulary import PhraseSettings, find_phrases, read_phrases
 
 __all__ = [
+    "AdaptProgress",
+    "AdaptSettings",
+    "Adaptation",
+    "CheckRow",
+    "ContrastSettings",
+    "ContrastiveResult",
+    "ContrastiveSettings",
+    "CorpusPassage",
     "DistillSettings",
     "ExportSettings",
     "FinetuneSettings",
+    "FitSettings",
+    "Fitted",
+    "KnownPositives",
+    "MineCounts",
     "MineSettings",
+    "Miner",
     "NetworkShape",
     "Pair",
     "PairSettings",
     "Parameters",
+    "PhraseSettings",
     "RankingList",
     "RerankProgress",
     "RerankSettings",
+    "Rounding",
+    "RowSettings",
     "StaticTable",
+    "TaughtTexts",
+    "Teacher",
+    "TrainProgress",
+    "TrainingSet",
+    "adapt",
+    "add_phrases",
     "average_tables",
+    "bm25_scorer",
+    "contrast_lists",
+    "cosine_scorer",
     "distill",
     "export_reranker",
+    "find_phrases",
     "finetune",
+    "fit_head",
+    "fit_sentences",
     "load_network",
-    "mine",
+    "open_network",
+    "ranking_accuracy",
     "read_lists",
     "read_pairs",
+    "read_phrases",
+    "read_training_pairs",
+    "sample_sentences",
+    "save_model2vec",
+    "save_network",
+    "save_sentence_transformers",
     "scale_head",
-    "sentence_pairs",
+    "score_lists",
+    "stream_pairs",
+    "train_contrastive",
     "train_reranker",
     "write_lists",
 ]

@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from retrieval.errors import MissingExtraError
+from retrieval.training.batches import TokenPair, tokenize_pairs
 from retrieval.training.network import NetworkShape, Parameters, score_pairs
+from retrieval.training.quantize import INPUTS, Rounding, float_scores, quantize_graph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +35,7 @@ class ExportSettings:
         max_length: Longest pair in tokens that the model should be given.
         int8: Round matrices to 8 bits; token vectors are rounded by row.
         per_channel: One scale for each output of a matrix instead of one for the matrix.
+        agreement: Rank correlation with the float network that rounding has to keep, measured where ``check`` is given.
         opset: Version of the ONNX operators.
     """
 
@@ -39,6 +43,7 @@ class ExportSettings:
     max_length: int = 256
     int8: bool = True
     per_channel: bool = True
+    agreement: float = 0.99
     opset: int = 20
 
 
@@ -48,7 +53,9 @@ def export_reranker(
     tokenizer: Tokenizer,
     folder: str | Path,
     settings: ExportSettings = ExportSettings(),
-) -> None:
+    *,
+    check: Sequence[tuple[str, Sequence[str]]] = (),
+) -> list[Rounding]:
     """Write ``model.onnx``, ``tokenizer.json`` and ``config.json``.
 
     The graph takes ``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 (batch, length), and returns
@@ -60,6 +67,12 @@ def export_reranker(
         tokenizer: A BERT tokenizer; truncation and padding are taken off, the template for pairs is put on.
         folder: Created when absent.
         settings: Name, length and rounding.
+        check: Queries with real candidates. With them the rounded network is compared to the float one, and parts of
+            its layers stay in float until the rankings agree.
+
+    Returns:
+        What was tried to round and how it agreed, the last one is what was written; empty without ``check`` or
+        ``int8``.
 
     Raises:
         MissingExtraError: torch, onnx or onnxscript is not installed.
@@ -71,17 +84,31 @@ def export_reranker(
         import onnxscript  # noqa: F401  # torch.onnx needs it and says so only late
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "train", "writing a reranker") from error
+    tried: list[Rounding] = []
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         full = Path(scratch) / "full.onnx"
         _export_graph(parameters, shape, full, settings)
         if settings.int8:
-            _quantize(full, target / "model.onnx", settings)
+            queries = [_tokens(tokenizer, query, texts, settings.max_length) for query, texts in check]
+            tried = quantize_graph(
+                full,
+                target / "model.onnx",
+                per_channel=settings.per_channel,
+                agreement=settings.agreement,
+                reference=float_scores(parameters, shape, queries),
+                queries=queries,
+            )
         else:
             onnx.save(onnx.load(str(full)), str(target / "model.onnx"))
         _forget_origin(target / "model.onnx")
     pair_tokenizer(tokenizer).save(str(target / "tokenizer.json"), pretty=False)
     config = {"format": FORMAT, "version": 1, "name": settings.name, "max_length": settings.max_length}
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return tried
+
+
+def _tokens(tokenizer: Tokenizer, query: str, texts: Sequence[str], longest: int) -> list[TokenPair]:
+    return tokenize_pairs(tokenizer, [query] * len(texts), texts, max_tokens=longest, query_tokens=longest // 2)
 
 
 def pair_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
@@ -123,7 +150,7 @@ def _export_graph(parameters: Parameters, shape: NetworkShape, path: Path, setti
 
     example = torch.tensor([[101, 7592, 102, 2088, 3000, 102], [101, 2129, 102, 2023, 102, 0]])
     mask, types = (example != 0).long(), torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0]])
-    names = ["input_ids", "attention_mask", "token_type_ids"]
+    names = list(INPUTS)
     free: Any = {name: {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")} for name in names}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -155,17 +182,3 @@ def _forget_origin(path: Path) -> None:
         value.ClearField("metadata_props")
         value.ClearField("doc_string")
     onnx.save(model, str(path))
-
-
-def _quantize(source: Path, target: Path, settings: ExportSettings) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(
-        str(source),
-        str(target),
-        op_types_to_quantize=["MatMul", "Gemm"],
-        per_channel=settings.per_channel,
-        reduce_range=False,
-        weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True},
-    )

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import MissingExtraError
+from retrieval.training.cloze import Cloze
+from retrieval.training.lessons import Lessons, TaughtTexts, sum_rows, token_ids
 from retrieval.training.pairs import Pair
 from retrieval.training.table import StaticTable
 
@@ -36,6 +38,10 @@ class FinetuneSettings:
         temperature: Cosines are divided by it.
         matryoshka: The loss is the mean over these numbers of leading dimensions.
         hard_negatives: How many of a pair's own negatives join the batch.
+        unlabelled: Part of the steps whose pairs are a sentence and the rest of its passage; needs passages.
+        teacher_weight: Weight of the loss on the teacher's texts beside the loss on the pairs, which has 1.
+        teacher_batch: Texts of the teacher a step, at most all.
+        teacher_temperature: Cosines of the teacher and of the table are divided by it.
         same_source: Part of the batches that are drawn from a single source, which makes their negatives harder.
         query_dropout: Part of the query tokens that is dropped at random, for pairs with at least six tokens.
         max_tokens: Longer passages are cut.
@@ -52,6 +58,10 @@ class FinetuneSettings:
     temperature: float = 0.05
     matryoshka: tuple[int, ...] = (256, 128, 64, 32)
     hard_negatives: int = 0
+    unlabelled: float = 0.33
+    teacher_weight: float = 0.5
+    teacher_batch: int = 1024
+    teacher_temperature: float = 0.05
     same_source: float = 0.5
     query_dropout: float = 0.0
     max_tokens: int = 256
@@ -66,14 +76,21 @@ def finetune(
     pairs: Sequence[Pair],
     settings: FinetuneSettings = FinetuneSettings(),
     on_progress: Progress | None = None,
+    *,
+    passages: Sequence[str] = (),
+    taught: TaughtTexts | None = None,
 ) -> StaticTable:
     """Train the vectors and weights of all tokens so that a query is closest to its own passage.
+
+    Passages of one document are never negatives of each other; a pair without documents has its positive as document.
 
     Args:
         table: Where to start; it is not changed.
         pairs: Queries with their passages.
         settings: See `FinetuneSettings`.
         on_progress: Told how far it is.
+        passages: Texts without labels; in some steps a sentence asks for the rest of its passage.
+        taught: Texts with a teacher's vectors, whose similarities are learned in the same steps; ``None`` for none.
 
     Returns:
         The trained table, weights folded into the rows.
@@ -93,22 +110,24 @@ def finetune(
         raise MissingExtraError("torch", "train", "training a static model") from error
 
     data = _Tokenized(table, pairs, settings)
+    cloze = Cloze(table, passages, settings.max_tokens)
+    lessons = None if taught is None else Lessons(table, taught, settings.teacher_batch, settings.teacher_temperature)
     generator = np.random.default_rng(settings.seed)
     vectors = torch.nn.Parameter(torch.from_numpy(table.vectors.copy()))
     weights = torch.nn.Parameter(torch.zeros(len(table.vectors), 1))
+    groups = [(vectors, settings.learning_rate), (weights, settings.weight_learning_rate)]
     optimizer = torch.optim.Adam(
-        [
-            {"params": [vectors], "lr": settings.learning_rate},
-            {"params": [weights], "lr": settings.weight_learning_rate},
-        ],
-        betas=(0.9, 0.98),
-        fused=True,
+        [{"params": [parameter], "lr": rate} for parameter, rate in groups], betas=(0.9, 0.98), fused=True
     )
-    plan = [batch for _ in range(settings.epochs) for batch in plan_batches(data.sources, settings, generator)]
+    plan = plan_steps(data.sources, settings, generator, unlabelled=len(cloze) > 1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, len(plan), settings))
     losses: list[float] = []
     for step, rows in enumerate(plan, 1):
-        loss = _batch_loss(vectors * weights.exp(), data.batch(rows, generator), settings)
+        now = vectors * weights.exp()
+        batch = data.batch(rows, generator) if rows is not None else data.cloze(cloze, generator)
+        loss = _batch_loss(now, batch, settings)
+        if lessons is not None:
+            loss = loss + settings.teacher_weight * lessons.loss(now, settings.matryoshka, generator)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -120,7 +139,21 @@ def finetune(
                 on_progress(step, len(plan), float(np.mean(losses)))
             losses.clear()
     trained = (vectors * weights.exp()).detach().numpy().astype(np.float32)
-    return StaticTable(trained, table.tokenizer)
+    return table.with_vectors(trained)
+
+
+def plan_steps(
+    sources: IntArray, settings: FinetuneSettings, generator: np.random.Generator, *, unlabelled: bool
+) -> list[IntArray | None]:
+    """What each step reads: rows of the pairs, or ``None`` where passages give the pairs."""
+    plan: list[IntArray | None] = []
+    for _ in range(settings.epochs):
+        plan.extend(plan_batches(sources, settings, generator))
+    if unlabelled:
+        extra = round(len(plan) * settings.unlabelled / (1.0 - settings.unlabelled))
+        for place in sorted(generator.integers(0, len(plan) + 1, extra), reverse=True):
+            plan.insert(int(place), None)
+    return plan
 
 
 def plan_batches(sources: IntArray, settings: FinetuneSettings, generator: np.random.Generator) -> list[IntArray]:
@@ -143,7 +176,7 @@ def plan_batches(sources: IntArray, settings: FinetuneSettings, generator: np.ra
 class _Batch:
     queries: list[IntArray]
     documents: list[IntArray]  # positives in the order of the queries, then hard negatives
-    same: NDArray[np.bool_]  # (queries, documents): the document is another copy of the query's positive
+    same: NDArray[np.bool_]  # (queries, documents): not the query's positive, but of the same document
 
 
 class _Tokenized:
@@ -153,7 +186,7 @@ class _Tokenized:
         self.settings = settings
         names = {name: index for index, name in enumerate(dict.fromkeys(pair.source for pair in pairs))}
         self.sources = np.array([names[pair.source] for pair in pairs])
-        self.queries = _ids(table, [pair.query for pair in pairs], settings.max_tokens)
+        self.queries = token_ids(table, [pair.query for pair in pairs], settings.max_tokens)
         texts: dict[str, int] = {}
         self.positives = np.array([texts.setdefault(pair.positive, len(texts)) for pair in pairs])
         wanted = settings.hard_negatives > 0
@@ -161,7 +194,10 @@ class _Tokenized:
             np.array([texts.setdefault(text, len(texts)) for text in pair.negatives] if wanted else [], dtype=np.int64)
             for pair in pairs
         ]
-        self.texts = _ids(table, list(texts), settings.max_tokens)
+        groups: dict[str, int] = {}
+        documents = {pair.positive: pair.documents[0] for pair in pairs if pair.documents}
+        self.documents = np.array([groups.setdefault(documents.get(text, text), len(groups)) for text in texts])
+        self.texts = token_ids(table, list(texts), settings.max_tokens)
 
     def batch(self, rows: IntArray, generator: np.random.Generator) -> _Batch:
         positives = self.positives[rows]
@@ -171,10 +207,15 @@ class _Tokenized:
             if len(self.negatives[row])
         ]
         documents = np.concatenate([positives, *chosen])
-        same = positives[:, None] == documents[None, :]
+        same = self.documents[positives][:, None] == self.documents[documents][None, :]
         np.fill_diagonal(same, False)
         queries = [self._drop(self.queries[row], generator) for row in rows]
         return _Batch(queries, [self.texts[index] for index in documents], same)
+
+    def cloze(self, passages: Cloze, generator: np.random.Generator) -> _Batch:
+        queries, documents = passages.draw(self.settings.batch_size, generator)
+        nothing = np.zeros((len(queries), len(documents)), dtype=bool)
+        return _Batch([self._drop(ids, generator) for ids in queries], documents, nothing)
 
     def _drop(self, ids: IntArray, generator: np.random.Generator) -> IntArray:
         if self.settings.query_dropout == 0.0 or len(ids) < 6:
@@ -182,15 +223,11 @@ class _Tokenized:
         return ids[generator.random(len(ids)) >= self.settings.query_dropout]
 
 
-def _ids(table: StaticTable, texts: Sequence[str], limit: int) -> list[IntArray]:
-    return [np.array(ids[:limit], dtype=np.int64) for ids in table.tokenize(texts)]
-
-
 def _batch_loss(table: Tensor, batch: _Batch, settings: FinetuneSettings) -> Tensor:
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
-    queries, documents = _sum_rows(table, batch.queries), _sum_rows(table, batch.documents)
+    queries, documents = sum_rows(table, batch.queries), sum_rows(table, batch.documents)
     target = torch.arange(len(batch.queries))
     same = torch.from_numpy(batch.same)
     losses = []
@@ -200,17 +237,6 @@ def _batch_loss(table: Tensor, batch: _Batch, settings: FinetuneSettings) -> Ten
         back = logits[:, : len(target)].T
         losses.append((cross_entropy(logits, target) + cross_entropy(back, target)) / 2)
     return torch.stack(losses).mean()
-
-
-def _sum_rows(table: Tensor, ids: Sequence[IntArray]) -> Tensor:
-    import torch
-
-    lengths = np.array([len(row) for row in ids])
-    offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    flat = np.concatenate(ids)
-    return torch.nn.functional.embedding_bag(
-        torch.from_numpy(flat), table, torch.from_numpy(offsets.astype(np.int64)), mode="sum"
-    )
 
 
 def _rate(step: int, steps: int, settings: FinetuneSettings) -> float:

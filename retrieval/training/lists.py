@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, Any, cast
 
 from retrieval.errors import DocumentError
 from retrieval.protocols import Encoder
@@ -14,12 +17,31 @@ from retrieval.protocols import Encoder
 
 @dataclass(frozen=True, slots=True)
 class RankingList:
-    """A query, the passage that answers it, and passages that do not, hardest first; long ones cut to a window."""
+    """A query, the passage that answers it, and passages that do not, hardest first; long ones cut to a window.
+
+    Args:
+        query: The query.
+        positive: The passage that answers it.
+        negatives: Passages that do not.
+        source: Name of the collection.
+        scores: What a stronger scorer gives to the positive and to each negative, in that order; higher is better, the
+            scale is the scorer's. Empty when there is none.
+
+    Raises:
+        ValueError: There are scores, but not one for each passage, or one is not a finite number.
+    """
 
     query: str
     positive: str
     negatives: tuple[str, ...]
     source: str = ""
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scores and len(self.scores) != 1 + len(self.negatives):
+            raise ValueError(f"{len(self.scores)} scores for {1 + len(self.negatives)} passages of {self.query!r}")
+        if not all(map(math.isfinite, self.scores)):
+            raise ValueError(f"a score of {self.query!r} is not a finite number")
 
 
 def cut_lists(lists: Sequence[RankingList], answers: Sequence[str], encoder: Encoder, words: int) -> list[RankingList]:
@@ -41,7 +63,8 @@ def cut_lists(lists: Sequence[RankingList], answers: Sequence[str], encoder: Enc
         positive = next(windows)
         if answer and not holds(positive, answer):
             positive = next((part for part in split_windows(item.positive, words) if holds(part, answer)), positive)
-        result.append(RankingList(item.query, positive, tuple(next(windows) for _ in item.negatives), item.source))
+        negatives = tuple(next(windows) for _ in item.negatives)
+        result.append(RankingList(item.query, positive, negatives, item.source, item.scores))
     return result
 
 
@@ -77,10 +100,17 @@ def split_windows(text: str, words: int) -> list[str]:
 
 
 def write_lists(lists: Iterable[RankingList], path: str | Path) -> None:
-    """Write lists as gzipped JSON lines."""
-    with gzip.open(path, "wt", encoding="utf-8", compresslevel=3) as file:
+    """Write lists as JSON lines, gzipped when the name ends in ``.gz``.
+
+    The file appears when it is complete: a run that ends early leaves what was there before.
+    """
+    target = Path(path)
+    part = target.with_name(target.name + ".part")
+    with _open(part, "wt", target.suffix == ".gz") as file:
         for item in lists:
-            file.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
+            row = {name: value for name, value in asdict(item).items() if name != "scores" or value}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    part.replace(target)
 
 
 def read_lists(path: str | Path) -> list[RankingList]:
@@ -90,8 +120,24 @@ def read_lists(path: str | Path) -> list[RankingList]:
         DocumentError: The file is not of that kind.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file]
-        return [RankingList(row["query"], row["positive"], tuple(row["negatives"]), row["source"]) for row in rows]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        with Path(path).open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with _open(Path(path), "rt", zipped) as file:
+            return [_list_of(json.loads(line)) for line in file if line.strip()]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise DocumentError(f"{path} is not a file of ranking lists: {error}") from error
+
+
+def _open(path: Path, mode: str, zipped: bool) -> IO[str]:
+    if zipped:
+        return cast("IO[str]", gzip.open(path, mode, encoding="utf-8", compresslevel=3))
+    return path.open(mode, encoding="utf-8")
+
+
+def _list_of(row: dict[str, Any]) -> RankingList:
+    negatives = row["negatives"] or []
+    texts = (row["query"], row["positive"], row.get("source", ""), *negatives)
+    if not isinstance(negatives, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("a list has the strings 'query' and 'positive' and the strings 'negatives'")
+    scores = tuple(float(score) for score in row.get("scores") or ())
+    return RankingList(row["query"], row["positive"], tuple(negatives), row.get("source", ""), scores)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.errors import ModelError
+from retrieval.training.attention import AttentionBias, attend
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,37 +42,47 @@ class NetworkShape:
 
 
 def load_network(
-    teacher: str | Path, *, layers: int | None = None, separate: int = 3, opening: float = -3.0
+    teacher: str | Path,
+    *,
+    layers: int | tuple[int, ...] | None = None,
+    separate: int | None = None,
+    opening: float = -3.0,
 ) -> tuple[Parameters, NetworkShape]:
     """Parameters of a BERT sentence transformer with the head of a cross-encoder.
 
     Args:
         teacher: Folder with ``config.json`` and ``model.safetensors``.
-        layers: Layers to keep from the bottom; ``None`` keeps all.
-        separate: Lower layers that never look across.
+        layers: Layers to keep: a number keeps the first, the last and others evenly between them, a tuple those that it
+            names, counted from 0, from the bottom to the top; ``None`` keeps all.
+        separate: Lower layers that never look across; ``None`` takes half of those that are kept.
         opening: What is added to attention logits across the segments in the others at the start.
 
     Raises:
         ModelError: The folder is not that of a BERT model.
+        ValueError: It does not have the layers asked for.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         config = json.loads((Path(teacher) / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(str(Path(teacher) / "model.safetensors"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise ModelError(f"{teacher} is not a folder with config.json and model.safetensors: {error}") from error
     if config.get("model_type") != "bert":
         raise ModelError(f"{teacher} is a {config.get('model_type')} model; the cross-encoder starts from BERT models")
-    kept = config["num_hidden_layers"] if layers is None else layers
+    kept = chosen_layers(layers, config["num_hidden_layers"])
     heads = config["num_attention_heads"]
-    shape = NetworkShape(kept, heads, min(separate, kept), config["layer_norm_eps"])
-    parameters = {name: tensor.float() for name, tensor in tensors.items() if _is_used(name, kept)}
+    shape = NetworkShape(len(kept), heads, _separate(separate, len(kept)), config["layer_norm_eps"])
+    renamed = {_renamed(name.removeprefix("bert."), kept): tensor for name, tensor in tensors.items()}
+    parameters = {name: tensor.float() for name, tensor in renamed.items() if name}
+    if "embeddings.token_type_embeddings.weight" not in parameters:
+        raise ModelError(f"{teacher} holds no BERT encoder: its tensors begin with {sorted(tensors)[:1]}")
     types = parameters["embeddings.token_type_embeddings.weight"]
     parameters["embeddings.token_type_embeddings.weight"] = types[:1].repeat(2, 1)  # both segments start equal
     width = types.shape[1]
-    opened = kept - shape.separate
+    opened = shape.layers - shape.separate
     parameters["across.opening"] = torch.full((opened, heads), opening)
     parameters["across.match"] = torch.zeros(opened, heads)
     parameters["across.segment"] = torch.zeros(2, width)
@@ -83,10 +94,61 @@ def load_network(
     return parameters, shape
 
 
-def _is_used(name: str, layers: int) -> bool:
+def chosen_layers(layers: int | tuple[int, ...] | None, of: int) -> tuple[int, ...]:
+    """Numbers of the layers that are kept of so many: see `load_network`.
+
+    Raises:
+        ValueError: There are not so many, or the numbers do not rise.
+    """
+    if layers is None:
+        return tuple(range(of))
+    if isinstance(layers, int):
+        if not 1 <= layers <= of:
+            raise ValueError(f"the model has {of} layers: {layers} cannot be kept")
+        return tuple(round(place * (of - 1) / (layers - 1)) for place in range(layers)) if layers > 1 else (of - 1,)
+    if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= of:
+        raise ValueError(f"the layers {layers} are not rising numbers from 0 to {of - 1}")
+    return tuple(layers)
+
+
+def _separate(separate: int | None, layers: int) -> int:
+    return layers // 2 if separate is None else min(separate, layers)
+
+
+def save_network(parameters: Parameters, shape: NetworkShape, folder: str | Path) -> None:
+    """Write ``network.safetensors`` and ``network.json``, in full precision, to train on or to export again."""
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    part = target / "network.safetensors.part"
+    save_file({name: tensor.detach().contiguous() for name, tensor in parameters.items()}, str(part))
+    part.replace(target / "network.safetensors")
+    (target / "network.json").write_text(json.dumps(asdict(shape)) + "\n", encoding="utf-8")
+
+
+def open_network(folder: str | Path) -> tuple[Parameters, NetworkShape]:
+    """Read what `save_network` wrote.
+
+    Raises:
+        ModelError: The folder does not hold it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        shape = NetworkShape(**json.loads((Path(folder) / "network.json").read_text(encoding="utf-8")))
+        return load_file(str(Path(folder) / "network.safetensors")), shape
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ModelError(f"{folder} does not hold network.json and network.safetensors: {error}") from error
+
+
+def _renamed(name: str, kept: tuple[int, ...]) -> str:
+    """Name of a tensor of the encoder once only some layers are left; empty when it is not used."""
     if name.startswith("encoder.layer."):
-        return int(name.split(".")[2]) < layers
-    return name.startswith("embeddings.") and not name.endswith("position_ids")
+        number, _, rest = name.removeprefix("encoder.layer.").partition(".")
+        return f"encoder.layer.{kept.index(int(number))}.{rest}" if int(number) in kept else ""
+    return name if name.startswith("embeddings.") and not name.endswith("position_ids") else ""
 
 
 def scale_head(parameters: Parameters, slope: float, offset: float) -> Parameters:
@@ -131,15 +193,15 @@ def score_pairs(
     across = query[:, :, None] * passage[:, None, :] + passage[:, :, None] * shown[:, None, :]
     same = (input_ids[:, :, None] == input_ids[:, None, :]).to(mask.dtype) * across
     padding = (1.0 - mask)[:, None, None, :] * _CLOSED
-    bias = padding + across[:, None] * _CLOSED
+    bias: AttentionBias | Tensor = padding + across[:, None] * _CLOSED
     for layer in range(shape.layers):
         opened = layer - shape.separate
         if opened == 0:
             hidden = hidden + same.amax(dim=2)[:, :, None] * parameters["across.repeated"]
             hidden = hidden + embedding(types, parameters["across.segment"])
         if opened >= 0:
-            opening, match = (parameters[f"across.{kind}"][opened][:, None, None] for kind in ("opening", "match"))
-            bias = padding + across[:, None] * opening + same[:, None] * match
+            opening, match = (parameters[f"across.{kind}"][opened] for kind in ("opening", "match"))
+            bias = AttentionBias(padding, across, same, opening, match)
         hidden = _layer(parameters, f"encoder.layer.{layer}.", shape, hidden, bias)
     return _head(parameters, hidden, query, passage)
 
@@ -166,8 +228,10 @@ def _embed(
     )
 
 
-def _layer(parameters: Mapping[str, Tensor], name: str, shape: NetworkShape, hidden: Tensor, bias: Tensor) -> Tensor:
-    from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+def _layer(
+    parameters: Mapping[str, Tensor], name: str, shape: NetworkShape, hidden: Tensor, bias: AttentionBias | Tensor
+) -> Tensor:
+    from torch.nn.functional import gelu, layer_norm, linear
 
     def dense(part: str, value: Tensor) -> Tensor:
         return linear(value, parameters[f"{name}{part}.weight"], parameters[f"{name}{part}.bias"])
@@ -183,8 +247,7 @@ def _layer(parameters: Mapping[str, Tensor], name: str, shape: NetworkShape, hid
 
     queries, keys = split(dense("attention.self.query", hidden)), split(dense("attention.self.key", hidden))
     values = split(dense("attention.self.value", hidden))
-    mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=bias.to(queries.dtype))
-    mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+    mixed = attend(queries, keys, values, bias).transpose(1, 2).reshape(batch, length, width)
     hidden = normalize("attention.output", hidden + dense("attention.output.dense", mixed))
     inner = gelu(dense("intermediate.dense", hidden))
     return normalize("output", hidden + dense("output.dense", inner))

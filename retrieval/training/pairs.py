@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ class Pair:
         negatives: Passages that look alike and do not answer it.
         answer: The answer as a string of the passage, empty when unknown.
         source: Name of the collection.
+        documents: Ids of the documents that answer it, empty when unknown; training never takes the positive of one
+            pair as a negative of another pair with the same document.
     """
 
     query: str
@@ -34,6 +36,7 @@ class Pair:
     negatives: tuple[str, ...] = ()
     answer: str = ""
     source: str = ""
+    documents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def read_pairs(folder: str | Path, settings: PairSettings = PairSettings()) -> t
         DocumentError: A file is missing or a line is not such an object.
     """
     root = Path(folder)
-    found = {path.name.removesuffix(".gz").removesuffix(".jsonl"): path for path in sorted(root.glob("*.jsonl*"))}
+    found = {_name_of(path): path for path in sorted(root.glob("*.jsonl*"))}
     names = tuple(found) if settings.files is None else settings.files
     training: list[Pair] = []
     held_out: list[Pair] = []
@@ -82,6 +85,23 @@ def read_pairs(folder: str | Path, settings: PairSettings = PairSettings()) -> t
     return training, held_out
 
 
+def stream_pairs(path: str | Path, settings: PairSettings = PairSettings()) -> Iterator[Pair]:
+    """The pairs of one file, held out ones too, as it is read.
+
+    Args:
+        path: ``NAME.jsonl`` or ``NAME.jsonl.gz``.
+        settings: ``sources`` and ``refused_stances`` are used.
+
+    Raises:
+        DocumentError: The file cannot be read, or a line is not a pair; the message names file and line.
+    """
+    return _usable_pairs(_name_of(Path(path)), Path(path), settings)
+
+
+def _name_of(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".jsonl")
+
+
 def is_held_out(query: str, share: float) -> bool:
     """Whether a query belongs to the held-out ``share``; the same in every run and on every machine."""
     digest = hashlib.sha256(query.strip().lower().encode()).digest()
@@ -90,7 +110,7 @@ def is_held_out(query: str, share: float) -> bool:
 
 def _usable_pairs(name: str, path: Path, settings: PairSettings) -> Iterator[Pair]:
     allowed = (settings.sources or {}).get(name)
-    for number, row in enumerate(_read_rows(path), 1):
+    for number, row in _read_rows(path):
         if allowed is not None and row.get("source") not in allowed:
             continue
         if str(row.get("stance", "")).lower() in settings.refused_stances:
@@ -99,9 +119,10 @@ def _usable_pairs(name: str, path: Path, settings: PairSettings) -> Iterator[Pai
             pair = Pair(
                 query=row["query"].strip(),
                 positive=row["positive"].strip(),
-                negatives=tuple(row.get("negatives") or ()),
+                negatives=_texts(row, "negatives", f"{path}:{number}"),
                 answer=str(row.get("answer") or "").strip(),
                 source=name,
+                documents=_texts(row, "documents", f"{path}:{number}"),
             )
         except (KeyError, AttributeError) as error:
             raise DocumentError(f"{path}:{number}: a pair needs the strings 'query' and 'positive'") from error
@@ -109,18 +130,29 @@ def _usable_pairs(name: str, path: Path, settings: PairSettings) -> Iterator[Pai
             yield pair
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
+def _texts(row: Mapping[str, Any], key: str, place: str) -> tuple[str, ...]:
+    value = row.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise DocumentError(f"{place}: {key!r} is a list of strings")
+    return tuple(value)
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects with the numbers of their lines."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DocumentError(f"{path}:{number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DocumentError(f"{path}:{number}: a pair is a JSON object, not {type(row).__name__}")
-            yield row
+                if not isinstance(row, dict):
+                    raise DocumentError(f"{path}:{number}: a pair is a JSON object, not {type(row).__name__}")
+                yield number, row
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{path}:{number}: not JSON: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DocumentError(f"cannot read {path} behind line {number}: {error}") from error
 
 
 def passages_of(pairs: Iterable[Pair]) -> list[str]:
@@ -128,27 +160,6 @@ def passages_of(pairs: Iterable[Pair]) -> list[str]:
     return list(dict.fromkeys(text for pair in pairs for text in (pair.positive, *pair.negatives)))
 
 
-def sentence_pairs(passages: Sequence[str], *, per_passage: int = 1, seed: int = 0) -> list[Pair]:
-    """Pairs without labels: a sentence as the query, the rest of its passage as the positive.
-
-    Passages with fewer than two sentences of 4 to 40 words give none.
-
-    Args:
-        passages: Plain passages.
-        per_passage: How many sentences of each are used at most.
-        seed: Chooses the sentences.
-
-    Source:
-        Inverse cloze task, https://arxiv.org/abs/1906.00300
-    """
-    generator = random.Random(seed)
-    pairs: list[Pair] = []
-    for passage in passages:
-        sentences = [part for part in _SENTENCE_END.split(passage) if part.strip()]
-        usable = [index for index, text in enumerate(sentences) if 4 <= len(text.split()) <= 40]
-        if len(sentences) < 2:
-            continue
-        for chosen in generator.sample(usable, min(per_passage, len(usable))):
-            rest = " ".join(sentences[:chosen] + sentences[chosen + 1 :])
-            pairs.append(Pair(sentences[chosen], rest, source="sentences"))
-    return pairs
+def split_sentences(text: str) -> list[str]:
+    """Sentences and lines of a text, in order, without blank ones."""
+    return [part for part in _SENTENCE_END.split(text) if part.strip()]

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from retrieval.encoders.table import TokenTable
-from retrieval.encoders.tensors import map_tensors
 from retrieval.errors import ModelError
+from retrieval.token_tables.table import TokenTable
+from retrieval.token_tables.tensors import map_tensors
 
 Loader = Literal["two-stage", "model2vec", "sentence-transformers"]
 
-_FORMAT = "two-stage-static"
+FORMAT = "two-stage-static"
 _MODEL2VEC_TOKENS = 512
 _HASHED_WHOLE = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 256, 2**16
@@ -98,13 +98,13 @@ def open_static_model(folder: Path) -> StaticModel:
     tensors = map_tensors(files.weights)
     tokenizer, truncation = _open_tokenizer(files.tokenizer)
     config = _read_json(files.config, dict) if files.config.exists() else {}
-    if config.get("format") == _FORMAT:
+    if config.get("format") == FORMAT:
         table, rules = _own_table(files, tensors), _own_rules(files.config, config, tokenizer)
         _check_dim(files, config, table)
     elif "embeddings" in tensors:
         if "scales" in tensors or not files.config.exists():
             raise ModelError(
-                f"{files.config} is missing or does not say format {_FORMAT!r}, which {files.weights} needs"
+                f"{files.config} is missing or does not say format {FORMAT!r}, which {files.weights} needs"
             )
         table, rules = _model2vec_table(files, tensors), _model2vec_rules(files.config, config, tokenizer)
     elif "embedding.weight" in tensors:
@@ -116,7 +116,7 @@ def open_static_model(folder: Path) -> StaticModel:
     if not vocabulary:
         raise ModelError(f"{files.tokenizer} has an empty vocabulary")
     table.check(files.weights, tokens=max(vocabulary.values()) + 1)
-    name = config.get("name") if config.get("format") == _FORMAT else None
+    name = config.get("name") if config.get("format") == FORMAT else None
     return StaticModel(str(name or _name(folder)), table, tokenizer, rules, _digest(files, rules))
 
 
@@ -181,14 +181,16 @@ def _own_table(files: _Files, tensors: dict[str, NDArray[Any]]) -> TokenTable:
 
 def _own_rules(path: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Rules:
     if config.get("version") != 1:
-        raise ModelError(f"{path}: version {config.get('version')!r} of {_FORMAT} is not known, only 1")
+        raise ModelError(f"{path}: version {config.get('version')!r} of {FORMAT} is not known, only 1")
     if config.get("normalize", True) is not True:
         raise ModelError(f"{path}: normalize is {config['normalize']!r}, but vectors always have unit length")
     unknown = config.get("unknown")
     if unknown not in {"skip", "keep"}:
         raise ModelError(f"{path}: unknown is {unknown!r}, not 'skip' or 'keep'")
     limit = _token_limit(path, "max_tokens", config.get("max_tokens"))
-    return Rules("two-stage", _unknown_id(tokenizer) if unknown == "skip" else None, limit)
+    characters = _token_limit(path, "max_characters", config.get("max_characters"))
+    skip = unknown_id(tokenizer) if unknown == "skip" else None
+    return Rules("two-stage", skip, limit, characters, keep_end=config.get("keep_end") is True)
 
 
 def _model2vec_table(files: _Files, tensors: dict[str, NDArray[Any]]) -> TokenTable:
@@ -205,7 +207,7 @@ def _model2vec_table(files: _Files, tensors: dict[str, NDArray[Any]]) -> TokenTa
 def _model2vec_rules(path: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Rules:
     limit = _token_limit(path, "max_length", config.get("max_length", _MODEL2VEC_TOKENS))
     median = int(np.median([len(token) for token in tokenizer.get_vocab()]))
-    return Rules("model2vec", _unknown_id(tokenizer), limit, None if limit is None else limit * median)
+    return Rules("model2vec", unknown_id(tokenizer), limit, None if limit is None else limit * median)
 
 
 def _sentence_transformers_rules(truncation: dict[str, Any] | None) -> Rules:
@@ -223,11 +225,12 @@ def _token_limit(path: Path, key: str, value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"{path}: {key} is {value!r}, not null or a number of tokens of at least 1")
+        raise ModelError(f"{path}: {key} is {value!r}, not null or a number of at least 1")
     return value
 
 
-def _unknown_id(tokenizer: Tokenizer) -> int | None:
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """Id of the token that stands for everything outside the vocabulary, ``None`` when there is none."""
     model = json.loads(tokenizer.to_str())["model"]
     # Unigram has the id, all others the token.
     unknown: int | None = model.get("unk_id")

@@ -1,0 +1,72 @@
+"""Our records in the words of the embedded engine, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import qdrant_edge as engine
+
+from retrieval.datatypes import Point, Quantization, SparseVector, StoredPoint
+from retrieval.stores.edge_filters import edge_filter
+from retrieval.stores.searching import Query
+
+
+def edge_point(point: Point) -> engine.Point:
+    """Translate a point."""
+    vector: dict[str, Any] = {}
+    if point.dense is not None:
+        vector["dense"] = point.dense.tolist()
+    if point.sparse is not None:
+        vector["bm25"] = edge_sparse(point.sparse)
+    return engine.Point(point.id, vector, dict(point.payload))
+
+
+def edge_sparse(vector: SparseVector) -> engine.SparseVector:
+    """Translate a sparse vector."""
+    return engine.SparseVector(vector.indices.tolist(), vector.values.tolist())
+
+
+def edge_query(query: Query, quantization: Quantization, *, ef: int, count_living: bool) -> engine.QueryRequest:
+    """Translate a query.
+
+    Args:
+        query: A checked request.
+        quantization: How dense vectors are compressed.
+        ef: Least size of the list that approximate search keeps.
+        count_living: Whether document frequencies must leave deleted points out, which costs time.
+    """
+    condition = None if query.clause is None else edge_filter(query.clause)
+    if isinstance(query.vector, SparseVector):
+        nearest = engine.Query.Nearest(edge_sparse(query.vector), using="bm25")
+        living = engine.IdfParams(corpus=engine.Filter()) if count_living else None
+        params = engine.SearchParams(idf=living)
+    else:
+        nearest = engine.Query.Nearest(query.vector.tolist(), using="dense")
+        params = _search_params(quantization, ef=max(ef, query.limit), exact=query.exact)
+    return engine.QueryRequest(limit=query.window, query=nearest, filter=condition, params=params)
+
+
+def stored_point(record: Any, select: Callable[..., dict[str, Any]]) -> StoredPoint:
+    """Translate a point that was read, with what ``select`` keeps of its payload."""
+    vectors = record.vector if isinstance(record.vector, dict) else {}
+    dense, sparse = vectors.get("dense"), vectors.get("bm25")
+    return StoredPoint(
+        str(record.id),
+        select(record.payload or {}),
+        None if dense is None else np.array(dense, np.float32),
+        None
+        if sparse is None
+        else SparseVector(np.array(sparse.indices, np.uint32), np.array(sparse.values, np.float32)),
+    )
+
+
+def _search_params(quantization: Quantization, *, ef: int, exact: bool) -> engine.SearchParams:
+    """Parameters of a dense query, each stated so that no default of the engine decides."""
+    compressed = None
+    if quantization.kind != "none":
+        compressed = engine.QuantizationSearchParams(
+            ignore=exact, rescore=quantization.rescore, oversampling=quantization.oversampling
+        )
+    return engine.SearchParams(hnsw_ef=ef, exact=exact, quantization=compressed)

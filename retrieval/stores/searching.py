@@ -1,0 +1,65 @@
+"""What the engines' searches have in common: requests are checked, asked with a margin, and cut in our order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from retrieval.datatypes import FloatArray, ScoredPoint, SearchRequest, SparseVector
+from retrieval.stores.filters import Clause
+from retrieval.stores.points import checked_requests
+from retrieval.stores.ties import MARGIN, best_first, close_tie
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A checked request.
+
+    Args:
+        vector: Dense or sparse.
+        clause: Parsed filter, ``None`` for all points.
+        limit: How many points are wanted.
+        exact: Whether approximate search and quantization are bypassed.
+        window: How many points are asked for.
+    """
+
+    vector: FloatArray | SparseVector
+    clause: Clause | None
+    limit: int
+    exact: bool
+    window: int
+
+
+Ask = Callable[[list[Query]], Sequence[Sequence[Any]]]
+"""Puts queries to the engine: hits with ``id`` and ``score`` for each, best first, at most ``window``."""
+
+
+def search_engine(
+    requests: Sequence[SearchRequest], dim: int, ask: Ask, *, exact: bool = False
+) -> list[list[ScoredPoint]]:
+    """Best points of each request by score descending, then id, also at the cut.
+
+    Args:
+        requests: As given by the caller.
+        dim: Dimensions of dense vectors.
+        ask: Puts queries to the engine.
+        exact: Whether all of them are exact.
+
+    Raises:
+        StoreInputError: A request is not usable; nothing was asked.
+    """
+    queries = [
+        None if vector is None else Query(vector, clause, request.limit, exact or request.exact, request.limit + MARGIN)
+        for request, (vector, clause) in zip(requests, checked_requests(requests, dim), strict=True)
+    ]
+    answers = iter(ask([query for query in queries if query is not None]))
+    return [[] if query is None else _ranked(query, next(answers), ask) for query in queries]
+
+
+def _ranked(query: Query, first: Sequence[Any], ask: Ask) -> list[ScoredPoint]:
+    def fetch(window: int) -> Sequence[Any]:
+        return ask([replace(query, window=window)])[0]
+
+    hits = close_tie(fetch, first, query.limit, lambda hit: float(hit.score))
+    return best_first((ScoredPoint(str(hit.id), float(hit.score) + 0.0) for hit in hits), query.limit)

@@ -1,0 +1,1 @@
+"""Unsupervised adaptation of a static model to a corpus."""
