@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -26,18 +28,33 @@ def main() -> None:
 
 
 def quality(collections: list[Path]) -> None:
-    """`retrieval evaluate` of each collection; per-query values and runs are left out of the file."""
-    reports = []
+    """`retrieval evaluate` of each collection before and after `retrieval adapt`; per-query values are left out."""
+    records = []
     for folder in collections:
-        command = [sys.executable, "-m", "pipelines", "evaluate", str(folder), "--json"]
-        report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
-        report["collection"] = folder.name
-        for system in report["systems"]:
-            del system["per_query"], system["run"]
-        reports.append(report)
-        for system in report["systems"]:
-            print(folder.name, system["name"], {name: round(value, 4) for name, value in system["means"].items()})
-    (HERE / "quality.json").write_text(json.dumps(reports, indent=1) + "\n", encoding="utf-8")
+        with tempfile.TemporaryDirectory() as index:
+            before = evaluated(folder, index)
+            adapted = command("adapt", "--index", index, "--json")
+            after = evaluated(folder, index)
+        records.append({"collection": folder.name, "before": before, "adapt": adapted, "after": after})
+        for state, report in (("before", before), ("after", after)):
+            for system in report["systems"]:
+                means = {name: round(value, 4) for name, value in system["means"].items()}
+                print(folder.name, state, system["name"], means, flush=True)
+        (HERE / "quality.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+
+
+def evaluated(folder: Path, index: str) -> dict[str, Any]:
+    report = command("evaluate", str(folder), "--index", index, "--json")
+    report["collection"] = folder.name
+    for system in report["systems"]:
+        del system["per_query"]
+    return report
+
+
+def command(*arguments: str) -> dict[str, Any]:
+    run = [sys.executable, "-m", "pipelines", *arguments, "--quiet"]
+    record: dict[str, Any] = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
+    return record
 
 
 def script(name: str, *arguments: str) -> None:

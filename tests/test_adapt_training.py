@@ -226,6 +226,10 @@ class TestPairs:
         assert split_sentences("One (two). Three?\n\nfour. five") == ["One (two).", "Three?", "four. five"]
         assert split_sentences("\u4e00\u3002\u4e8c\uff01") == ["\u4e00\u3002", "\u4e8c\uff01"]
 
+    def test_a_long_text_in_lower_case_has_sentences(self) -> None:
+        sentence = "the flow over a wing was measured at many angles and speeds ."
+        assert split_sentences(" ".join([sentence] * 6)) == [sentence] * 6
+
     def test_the_anchor_is_taken_out_of_its_positive(self, table: StaticTable) -> None:
         text = f"{' '.join(LEFT[0][:3])}. The {' '.join(RIGHT[0][:3])}."
         corpus = tokenize_corpus(table, [CorpusPassage(text, "", (), str(number)) for number in range(40)])

@@ -17,6 +17,9 @@ TokenArray = NDArray[np.int32]
 TITLE, HEADING, SENTENCE = 0, 1, 2
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^\sa-z])|(?<=[\u3002\uff01\uff1f])|\s*\n\s*")
+# A sentence that is too long for one is cut where a full stop stands, whatever follows.
+_ANY_END = re.compile(r"(?<=[.!?])\s+")
+_LONG_SENTENCE = 300
 _PASSAGES_AT_ONCE = 1024
 
 
@@ -71,8 +74,14 @@ class TokenizedCorpus:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences and lines of a text, without the white space around them."""
-    return [part.strip() for part in _SENTENCE_END.split(text) if part and part.strip()]
+    """Sentences and lines of a text, without the white space around them; also of a text in lower case."""
+    parts = [part.strip() for part in _SENTENCE_END.split(text) if part and part.strip()]
+    return [
+        piece
+        for part in parts
+        for piece in (_ANY_END.split(part) if len(part) > _LONG_SENTENCE else [part])
+        if piece.strip(" .!?")
+    ]
 
 
 def tokenize_corpus(table: StaticTable, passages: Sequence[CorpusPassage]) -> TokenizedCorpus:
