@@ -28,9 +28,9 @@ from retrieval.models import find_model
 from retrieval.protocols import Reranker
 from retrieval.rerankers import open_reranker
 from retrieval.training.known import KnownPositives
-from retrieval.training.lists import holds
 from retrieval.training.mine import Miner, MineSettings
 from retrieval.training.pairs import Pair
+from retrieval.training.reranker.lists import holds
 
 MARGINS = (None, ("relative", 1.0), ("relative", 0.95), ("relative", 0.9), ("relative", 0.8), ("relative", 0.6))
 

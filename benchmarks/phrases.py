@@ -31,10 +31,10 @@ from retrieval.encoders import StaticEncoder
 from retrieval.models import find_model
 from retrieval.training.pairs import passages_of
 from retrieval.training.pairs import read_pairs as read_training
-from retrieval.training.phrases import PhraseContexts, add_phrases, contextual_vectors, read_phrases_in_context
+from retrieval.training.static.phrases import PhraseContexts, add_phrases, contextual_vectors, read_phrases_in_context
+from retrieval.training.static.vocabulary import NEGATIONS, PhraseSettings, find_phrases
 from retrieval.training.table import StaticTable
 from retrieval.training.teacher import Teacher
-from retrieval.training.vocabulary import NEGATIONS, PhraseSettings, find_phrases
 
 Quad = tuple[str, str, str, str]
 """Two queries and their texts: the first query should prefer the first text, the second query the second."""

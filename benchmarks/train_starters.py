@@ -24,15 +24,15 @@ from pipelines.mine import mine_lists
 from pipelines.mining_index import mining_config, pair_passages
 from pipelines.two_stage import TwoStagePipeline
 from retrieval.config import Config, EncoderConfig
-from retrieval.training.distill import distill
-from retrieval.training.export import export_reranker
-from retrieval.training.finetune import FinetuneSettings, finetune
-from retrieval.training.lessons import TaughtTexts
-from retrieval.training.lists import read_lists, write_lists
 from retrieval.training.mine import MineSettings
-from retrieval.training.network import NetworkShape, Parameters, load_network, scale_head
 from retrieval.training.pairs import Pair, PairSettings, passages_of, read_pairs, split_sentences
-from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.reranker.export import export_reranker
+from retrieval.training.reranker.lists import read_lists, write_lists
+from retrieval.training.reranker.network import NetworkShape, Parameters, load_network, scale_head
+from retrieval.training.reranker.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.static.distill import distill
+from retrieval.training.static.finetune import FinetuneSettings, finetune
+from retrieval.training.static.lessons import TaughtTexts
 from retrieval.training.table import StaticTable, average_tables
 from retrieval.training.teacher import Teacher
 

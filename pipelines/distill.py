@@ -13,12 +13,19 @@ from pipelines.progress import StepCallback
 from retrieval.datatypes import FloatArray
 from retrieval.errors import DocumentError
 from retrieval.models import find_model
-from retrieval.training.distill import Corpus, Distilled, DistillSettings, Vocabulary, Weighting, distill_vocabulary
-from retrieval.training.fit import LEAST_SENTENCES, FitSettings, Fitted, fit_sentences, sample_sentences
-from retrieval.training.formats import save_model2vec, save_sentence_transformers
+from retrieval.training.static.distill import (
+    Corpus,
+    Distilled,
+    DistillSettings,
+    Vocabulary,
+    Weighting,
+    distill_vocabulary,
+)
+from retrieval.training.static.fit import LEAST_SENTENCES, FitSettings, Fitted, fit_sentences, sample_sentences
+from retrieval.training.static.formats import save_model2vec, save_sentence_transformers
+from retrieval.training.static.vocabulary import PhraseSettings, find_phrases, read_phrases
 from retrieval.training.table import Precision, StaticTable
 from retrieval.training.teacher import Teacher
-from retrieval.training.vocabulary import PhraseSettings, find_phrases, read_phrases
 
 if TYPE_CHECKING:
     pass

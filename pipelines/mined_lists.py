@@ -15,8 +15,8 @@ from typing import IO, Any, Self
 from retrieval.errors import ConfigError, DocumentError, StoreBusyError, StoreError
 from retrieval.stores.json_files import sync_folder, write_json
 from retrieval.stores.lock import IndexLock
-from retrieval.training.lists import RankingList
 from retrieval.training.mine import MineCounts
+from retrieval.training.reranker.lists import RankingList
 
 _LISTS = "lists.jsonl.gz"
 _STATE = "state.json"

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from retrieval.datatypes import Rejected
 from retrieval.errors import DocumentError
+from retrieval.training.contrastive.row_files import EXTENSIONS, is_row_file
+from retrieval.training.contrastive.train_data import read_training_pairs
 from retrieval.training.pairs import Pair, stream_pairs
-from retrieval.training.row_files import EXTENSIONS, is_row_file
-from retrieval.training.train_data import read_training_pairs
 
 
 class PairFiles:
     """The pairs of files and folders, read anew each time they are iterated; an unusable row ends it.
 
     JSON lines are read by `retrieval.training.pairs.stream_pairs`, the other formats by
-    `retrieval.training.train_data.read_training_pairs`; those have no answers and no documents.
+    `retrieval.training.contrastive.train_data.read_training_pairs`; those have no answers and no documents.
 
     Args:
         paths: Files, or folders whose files of known formats are read in the order of their names.

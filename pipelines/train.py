@@ -21,10 +21,15 @@ from pipelines.training_data import TrainingData
 from retrieval.config import Config
 from retrieval.datatypes import Rejected
 from retrieval.models import find_model
-from retrieval.training.checkpoints import complete_checkpoints, disk_errors
-from retrieval.training.contrastive import ContrastiveResult, TooFewPairsError, TrainProgress, train_contrastive
-from retrieval.training.formats import save_sentence_transformers
-from retrieval.training.new_tokenizer import random_vectors, train_tokenizer, transfer_vectors
+from retrieval.training.contrastive.checkpoints import complete_checkpoints, disk_errors
+from retrieval.training.contrastive.new_tokenizer import random_vectors, train_tokenizer, transfer_vectors
+from retrieval.training.contrastive.training import (
+    ContrastiveResult,
+    TooFewPairsError,
+    TrainProgress,
+    train_contrastive,
+)
+from retrieval.training.static.formats import save_sentence_transformers
 from retrieval.training.table import StaticTable
 
 CHECKPOINTS = "checkpoints"

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from retrieval.training.contrastive import ContrastiveSettings, Device, Precision
-from retrieval.training.mixing import Sampling
-from retrieval.training.new_tokenizer import TokenizerKind
-from retrieval.training.train_data import RowSettings
+from retrieval.training.contrastive.mixing import Sampling
+from retrieval.training.contrastive.new_tokenizer import TokenizerKind
+from retrieval.training.contrastive.train_data import RowSettings
+from retrieval.training.contrastive.training import ContrastiveSettings, Device, Precision
 
 Positive = Annotated[int, Field(ge=1)]
 _DEFAULTS = ContrastiveSettings()
@@ -40,7 +40,7 @@ class TokenizerConfig(_Settings):
 
 
 class DataConfig(_Settings):
-    """One or more files of pairs or triplets; see `retrieval.training.train_data.RowSettings` for the columns."""
+    """One or more files of pairs or triplets; for the columns see `RowSettings` in `retrieval.training`."""
 
     path: Annotated[str, Field(min_length=1, description="file, folder, or pattern such as pairs/*.jsonl.gz")]
     weight: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
@@ -57,7 +57,7 @@ class DataConfig(_Settings):
 
 
 class TrainingConfig(_Settings):
-    """See `retrieval.training.contrastive.ContrastiveSettings`."""
+    """See `retrieval.training.contrastive.training.ContrastiveSettings`."""
 
     epochs: Positive = _DEFAULTS.epochs
     batch_size: Annotated[int, Field(ge=2)] = _DEFAULTS.batch_size

@@ -22,17 +22,24 @@ from retrieval.encoders import Bm25Encoder
 from retrieval.errors import DocumentError, ModelError
 from retrieval.models import find_model
 from retrieval.rerankers import open_reranker
-from retrieval.training.batches import BatchSettings
-from retrieval.training.contrast import ContrastSettings, contrast_lists
-from retrieval.training.ensemble import PairScorer, bm25_scorer, cosine_scorer, score_lists
-from retrieval.training.export import ExportSettings, export_reranker
-from retrieval.training.lists import RankingList, read_lists
-from retrieval.training.losses import LossName
-from retrieval.training.network import NetworkShape, Parameters, load_network, open_network, save_network, scale_head
+from retrieval.training.contrast.lists import ContrastSettings, contrast_lists
 from retrieval.training.pairs import Pair, is_held_out
-from retrieval.training.quantize import Rounding
-from retrieval.training.ranking import fit_head, ranking_accuracy
-from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.reranker.batches import BatchSettings
+from retrieval.training.reranker.ensemble import PairScorer, bm25_scorer, cosine_scorer, score_lists
+from retrieval.training.reranker.export import ExportSettings, export_reranker
+from retrieval.training.reranker.lists import RankingList, read_lists
+from retrieval.training.reranker.losses import LossName
+from retrieval.training.reranker.network import (
+    NetworkShape,
+    Parameters,
+    load_network,
+    open_network,
+    save_network,
+    scale_head,
+)
+from retrieval.training.reranker.quantize import Rounding
+from retrieval.training.reranker.ranking import fit_head, ranking_accuracy
+from retrieval.training.reranker.rerank import RerankProgress, RerankSettings, train_reranker
 
 ENSEMBLE = "ensemble"
 """The teacher made of the cosine of the starting model and BM25."""

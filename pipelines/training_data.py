@@ -10,10 +10,10 @@ from pipelines.judged import HeldOut, Judged
 from pipelines.train_config import DataConfig, TrainConfig
 from retrieval.datatypes import Rejected
 from retrieval.errors import DocumentError
-from retrieval.training.contrastive import TrainingSet
+from retrieval.training.contrastive.row_files import EXTENSIONS, is_row_file
+from retrieval.training.contrastive.train_data import read_training_pairs, source_name
+from retrieval.training.contrastive.training import TrainingSet
 from retrieval.training.pairs import Pair
-from retrieval.training.row_files import EXTENSIONS, is_row_file
-from retrieval.training.train_data import read_training_pairs, source_name
 
 _KEPT_REJECTIONS = 100
 

@@ -22,8 +22,7 @@ from retrieval.evaluation.contrast import (
     read_constraint_contrasts,
     read_question_contrasts,
 )
-from retrieval.training.contrast import ContrastSettings, contrast_lists, judged_lists
-from retrieval.training.contrast_edits import (
+from retrieval.training.contrast.edits import (
     Edit,
     add_negation,
     edits,
@@ -32,8 +31,9 @@ from retrieval.training.contrast_edits import (
     exchange_roles,
     remove_negation,
 )
-from retrieval.training.contrast_queries import as_question, contract, keywords, move_negation, rephrase, shorten
-from retrieval.training.contrast_words import complements, opposites
+from retrieval.training.contrast.lists import ContrastSettings, contrast_lists, judged_lists
+from retrieval.training.contrast.queries import as_question, contract, keywords, move_negation, rephrase, shorten
+from retrieval.training.contrast.words import complements, opposites
 from retrieval.training.pairs import Pair
 
 ENGLISH = ["The", "pipe", "is", "not", "was", "broken", "old", "never", "has", "no", "more", "it", "They", "won"]

@@ -18,19 +18,17 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from retrieval.encoders import StaticEncoder
 from retrieval.errors import DocumentError, ModelError
-from retrieval.training.distill import DistillSettings, distill, distill_vocabulary
-from retrieval.training.fit import FitSettings, fit_sentences, sample_sentences
-from retrieval.training.formats import save_model2vec, save_sentence_transformers
-from retrieval.training.phrases import (
+from retrieval.training.static.distill import DistillSettings, distill, distill_vocabulary
+from retrieval.training.static.fit import FitSettings, fit_sentences, sample_sentences
+from retrieval.training.static.formats import save_model2vec, save_sentence_transformers
+from retrieval.training.static.phrases import (
     PhraseContexts,
     add_phrases,
     contextual_vectors,
     read_phrases_in_context,
     split_phrases,
 )
-from retrieval.training.table import StaticTable
-from retrieval.training.teacher import Teacher
-from retrieval.training.vocabulary import (
+from retrieval.training.static.vocabulary import (
     PhraseSettings,
     count_words,
     find_phrases,
@@ -38,6 +36,8 @@ from retrieval.training.vocabulary import (
     keep_tokens,
     read_phrases,
 )
+from retrieval.training.table import StaticTable
+from retrieval.training.teacher import Teacher
 from tests import static_models
 
 SPECIAL = static_models.SPECIAL

@@ -33,9 +33,9 @@ from retrieval.models import open_encoder
 from retrieval.rerankers import open_reranker
 from retrieval.stores.memory import MemoryStore
 from retrieval.training.known import KnownPositives, shared_runs
-from retrieval.training.lists import RankingList, read_lists
 from retrieval.training.mine import MineCounts, Miner, MineSettings
 from retrieval.training.pairs import Pair
+from retrieval.training.reranker.lists import RankingList, read_lists
 from tests.pair_graphs import write_shared_words
 
 QUERY = "copper pipe leak"

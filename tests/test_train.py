@@ -25,15 +25,15 @@ from pipelines.train_config import TrainConfig
 from retrieval.config import load_settings
 from retrieval.encoders import StaticEncoder
 from retrieval.errors import ConfigError
-from retrieval.training.checkpoints import complete_checkpoints
-from retrieval.training.contrastive import (
+from retrieval.training.contrastive.checkpoints import complete_checkpoints
+from retrieval.training.contrastive.new_tokenizer import train_tokenizer, transfer_vectors
+from retrieval.training.contrastive.training import (
     ContrastiveSettings,
     TrainingSet,
     TrainProgress,
     matryoshka_dimensions,
     train_contrastive,
 )
-from retrieval.training.new_tokenizer import train_tokenizer, transfer_vectors
 from retrieval.training.pairs import Pair
 from retrieval.training.table import StaticTable
 from tests.static_models import random_table, word_tokenizer

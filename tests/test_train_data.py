@@ -14,11 +14,11 @@ import pytest
 
 from retrieval.datatypes import Rejected
 from retrieval.errors import DocumentError
-from retrieval.training.mixing import MixedBatches, Sampling, candidate_columns
+from retrieval.training.contrastive.mixing import MixedBatches, Sampling, candidate_columns
+from retrieval.training.contrastive.token_rows import RowGroup, TokenRows, TokenRowWriter
+from retrieval.training.contrastive.train_data import RowSettings, read_training_pairs
 from retrieval.training.pairs import Pair
 from retrieval.training.table import StaticTable
-from retrieval.training.token_rows import RowGroup, TokenRows, TokenRowWriter
-from retrieval.training.train_data import RowSettings, read_training_pairs
 from tests.static_models import random_table, word_tokenizer
 
 ROWS = [

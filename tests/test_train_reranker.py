@@ -19,16 +19,23 @@ from retrieval.datatypes import FloatArray
 from retrieval.encoders import Bm25Encoder
 from retrieval.errors import DocumentError, ModelError
 from retrieval.rerankers.cross_encoder import OnnxCrossEncoder
-from retrieval.training.attention import AttentionBias, attend
-from retrieval.training.batches import BatchSettings, ListBatch, list_batches
-from retrieval.training.ensemble import bm25_scorer, score_lists
-from retrieval.training.export import ExportSettings, export_reranker
-from retrieval.training.lists import RankingList, read_lists, write_lists
-from retrieval.training.losses import LossName, list_loss
-from retrieval.training.network import Parameters, chosen_layers, load_network, open_network, save_network, scale_head
-from retrieval.training.quantize import float_scores, rank_agreement
-from retrieval.training.ranking import fit_head, list_scores, ranking_accuracy
-from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.reranker.attention import AttentionBias, attend
+from retrieval.training.reranker.batches import BatchSettings, ListBatch, list_batches
+from retrieval.training.reranker.ensemble import bm25_scorer, score_lists
+from retrieval.training.reranker.export import ExportSettings, export_reranker
+from retrieval.training.reranker.lists import RankingList, read_lists, write_lists
+from retrieval.training.reranker.losses import LossName, list_loss
+from retrieval.training.reranker.network import (
+    Parameters,
+    chosen_layers,
+    load_network,
+    open_network,
+    save_network,
+    scale_head,
+)
+from retrieval.training.reranker.quantize import float_scores, rank_agreement
+from retrieval.training.reranker.ranking import fit_head, list_scores, ranking_accuracy
+from retrieval.training.reranker.rerank import RerankProgress, RerankSettings, train_reranker
 
 THINGS = ["pipe", "door", "car", "ship", "lamp", "wall", "cup", "roof"]
 STATES = ["broken", "clean", "red", "open"]

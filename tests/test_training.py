@@ -15,16 +15,16 @@ from retrieval.datatypes import FloatArray
 from retrieval.encoders import StaticEncoder
 from retrieval.errors import DocumentError, ModelError
 from retrieval.rerankers.cross_encoder import OnnxCrossEncoder
-from retrieval.training.batches import BatchSettings, list_batches, pad_pairs, tokenize_pairs
-from retrieval.training.cloze import Cloze
-from retrieval.training.distill import DistillSettings, distill
-from retrieval.training.export import ExportSettings, export_reranker
-from retrieval.training.finetune import FinetuneSettings, finetune, plan_batches, plan_steps
-from retrieval.training.lessons import TaughtTexts
-from retrieval.training.lists import RankingList, closest_windows, read_lists, split_windows, write_lists
-from retrieval.training.network import NetworkShape, Parameters, load_network, scale_head, score_pairs
 from retrieval.training.pairs import Pair, PairSettings, is_held_out, read_pairs
-from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.reranker.batches import BatchSettings, list_batches, pad_pairs, tokenize_pairs
+from retrieval.training.reranker.export import ExportSettings, export_reranker
+from retrieval.training.reranker.lists import RankingList, closest_windows, read_lists, split_windows, write_lists
+from retrieval.training.reranker.network import NetworkShape, Parameters, load_network, scale_head, score_pairs
+from retrieval.training.reranker.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.static.cloze import Cloze
+from retrieval.training.static.distill import DistillSettings, distill
+from retrieval.training.static.finetune import FinetuneSettings, finetune, plan_batches, plan_steps
+from retrieval.training.static.lessons import TaughtTexts
 from retrieval.training.table import StaticTable, average_tables
 
 WORDS = ["cat", "feline", "dog", "canine", "car", "auto", "ship", "boat", "the", "a", "of", "red", "blue"]

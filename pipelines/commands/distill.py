@@ -53,9 +53,9 @@ def distill(
     from pipelines.distill import DistillPlan, Format, distill_model
     from pipelines.render.distill import render_distillation
     from pipelines.render.output import output_console, plain, step_progress, write_json
-    from retrieval.training.distill import Vocabulary, Weighting
+    from retrieval.training.static.distill import Vocabulary, Weighting
+    from retrieval.training.static.vocabulary import PhraseSettings
     from retrieval.training.table import Precision
-    from retrieval.training.vocabulary import PhraseSettings
 
     for option, value, allowed in (
         ("--vocabulary", vocabulary, get_args(Vocabulary)),

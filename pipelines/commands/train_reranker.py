@@ -47,7 +47,7 @@ def train_reranker(
     from pipelines.render.output import output_console, plain, step_progress, write_json
     from pipelines.render.train_reranker import render_reranker
     from pipelines.train_reranker import RerankerPlan, train_reranker_model
-    from retrieval.training.losses import LOSSES
+    from retrieval.training.reranker.losses import LOSSES
 
     if loss is not None and loss not in LOSSES:
         raise ValueError(f"--loss is {', '.join(LOSSES[:-1])} or {LOSSES[-1]}, not {loss!r}")

@@ -15,7 +15,7 @@ from pipelines.render.output import error_console, visible
 
 if TYPE_CHECKING:
     from pipelines.train import TrainReport
-    from retrieval.training.contrastive import TrainProgress
+    from retrieval.training.contrastive.training import TrainProgress
 
 _SHOWN_REJECTIONS = 5
 _SHOWN_SETS = 12

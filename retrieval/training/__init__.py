@@ -5,34 +5,41 @@ torch, transformers and model2vec are imported when a recipe runs, not before.
 """
 
 from retrieval.training.adapt import Adaptation, AdaptProgress, AdaptSettings, CheckRow, CorpusPassage, adapt
-from retrieval.training.contrast import ContrastSettings, contrast_lists
-from retrieval.training.contrastive import (
+from retrieval.training.contrast.lists import ContrastSettings, contrast_lists
+from retrieval.training.contrastive.train_data import RowSettings, read_training_pairs
+from retrieval.training.contrastive.training import (
     ContrastiveResult,
     ContrastiveSettings,
     TrainingSet,
     TrainProgress,
     train_contrastive,
 )
-from retrieval.training.distill import DistillSettings, distill
-from retrieval.training.ensemble import bm25_scorer, cosine_scorer, score_lists
-from retrieval.training.export import ExportSettings, export_reranker
-from retrieval.training.finetune import FinetuneSettings, finetune
-from retrieval.training.fit import FitSettings, Fitted, fit_sentences, sample_sentences
-from retrieval.training.formats import save_model2vec, save_sentence_transformers
 from retrieval.training.known import KnownPositives
-from retrieval.training.lessons import TaughtTexts
-from retrieval.training.lists import RankingList, read_lists, write_lists
 from retrieval.training.mine import MineCounts, Miner, MineSettings
-from retrieval.training.network import NetworkShape, Parameters, load_network, open_network, save_network, scale_head
 from retrieval.training.pairs import Pair, PairSettings, read_pairs, stream_pairs
-from retrieval.training.phrases import add_phrases
-from retrieval.training.quantize import Rounding
-from retrieval.training.ranking import fit_head, ranking_accuracy
-from retrieval.training.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.reranker.ensemble import bm25_scorer, cosine_scorer, score_lists
+from retrieval.training.reranker.export import ExportSettings, export_reranker
+from retrieval.training.reranker.lists import RankingList, read_lists, write_lists
+from retrieval.training.reranker.network import (
+    NetworkShape,
+    Parameters,
+    load_network,
+    open_network,
+    save_network,
+    scale_head,
+)
+from retrieval.training.reranker.quantize import Rounding
+from retrieval.training.reranker.ranking import fit_head, ranking_accuracy
+from retrieval.training.reranker.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.static.distill import DistillSettings, distill
+from retrieval.training.static.finetune import FinetuneSettings, finetune
+from retrieval.training.static.fit import FitSettings, Fitted, fit_sentences, sample_sentences
+from retrieval.training.static.formats import save_model2vec, save_sentence_transformers
+from retrieval.training.static.lessons import TaughtTexts
+from retrieval.training.static.phrases import add_phrases
+from retrieval.training.static.vocabulary import PhraseSettings, find_phrases, read_phrases
 from retrieval.training.table import StaticTable, average_tables
 from retrieval.training.teacher import Teacher
-from retrieval.training.train_data import RowSettings, read_training_pairs
-from retrieval.training.vocabulary import PhraseSettings, find_phrases, read_phrases
 
 __all__ = [
     "AdaptProgress",

@@ -18,8 +18,8 @@ import numpy as np
 from retrieval.datatypes import FloatArray, SearchRequest
 from retrieval.protocols import Encoder, Reranker, SparseEncoder, Store
 from retrieval.training.known import KnownPositives, shared_runs
-from retrieval.training.lists import RankingList, closest_windows, cut_lists, holds
 from retrieval.training.pairs import Pair
+from retrieval.training.reranker.lists import RankingList, closest_windows, cut_lists, holds
 
 EXACT_BELOW = 100_000
 """Passages up to which dense search is exact whatever the index is set to: it costs a few milliseconds there."""

@@ -1,7 +1,7 @@
 """A static model while it is being trained: a table of token vectors and its tokenizer.
 
-What `retrieval.encoders` opens is the folder that `StaticTable.save` writes; `retrieval.training.formats` writes those
-of other libraries.
+What `retrieval.encoders` opens is the folder that `StaticTable.save` writes; `retrieval.training.static.formats` writes
+those of other libraries.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.errors import ModelError
-from retrieval.training.attention import AttentionBias, attend
+from retrieval.training.reranker.attention import AttentionBias, attend
 
 if TYPE_CHECKING:
     from torch import Tensor

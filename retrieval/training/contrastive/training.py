@@ -1,7 +1,7 @@
 """Contrastive training of a static model with the trainer of sentence-transformers, on a GPU or a CPU.
 
 The general way: several data sets, hard negatives, evaluation on the way, checkpoints to go on from. On a CPU and a
-set that fits into memory `retrieval.training.finetune` reaches about the same in less time.
+set that fits into memory `retrieval.training.static.finetune` reaches about the same in less time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import numpy as np
 
 from retrieval.datatypes import FloatArray
 from retrieval.errors import MissingExtraError
-from retrieval.training.checkpoints import complete_checkpoints, disk_errors, remove_incomplete, require_same_run
-from retrieval.training.mixing import MixedBatches, Sampling
+from retrieval.training.contrastive.checkpoints import (
+    complete_checkpoints,
+    disk_errors,
+    remove_incomplete,
+    require_same_run,
+)
+from retrieval.training.contrastive.mixing import MixedBatches, Sampling
+from retrieval.training.contrastive.token_rows import TokenRows, TokenRowWriter
 from retrieval.training.pairs import Pair
 from retrieval.training.table import StaticTable
-from retrieval.training.token_rows import TokenRows, TokenRowWriter
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
@@ -50,7 +55,7 @@ class ContrastiveSettings:
         matryoshka: The loss is the sum over these numbers of leading dimensions; ``None`` halves the model's from
             its whole size (at most 1024) down to 32, an empty tuple takes the whole size only.
         max_tokens: Longer texts are cut while training.
-        sampling: See `retrieval.training.mixing.MixedBatches`.
+        sampling: See `retrieval.training.contrastive.mixing.MixedBatches`.
         device: ``auto`` is a CUDA GPU when there is one.
         precision: ``auto`` is bf16 on a GPU that has it, fp16 on another, float32 on a CPU.
         checkpoint_every: Steps between checkpoints, with an evaluation each; ``None`` makes ten in the whole run.
@@ -189,7 +194,7 @@ def train_contrastive(
         rows, unknown = _read(table, sets, settings, folder, on_progress)
         require_same_run(folder / _RUN, _description(rows, settings), resume=resume)
     remove_incomplete(folder)
-    from retrieval.training.sentence_trainer import Run, train_rows
+    from retrieval.training.contrastive.sentence_trainer import Run, train_rows
 
     with disk_errors(folder):
         outcome = train_rows(

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.training.token_rows import IntArray, RowGroup, TokenRows
+from retrieval.training.contrastive.token_rows import IntArray, RowGroup, TokenRows
 
 Sampling = Literal["proportional", "round_robin"]
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from retrieval.datatypes import Rejected
 from retrieval.errors import DocumentError
+from retrieval.training.contrastive.row_files import Row, read_rows
 from retrieval.training.pairs import Pair
-from retrieval.training.row_files import Row, read_rows
 
 OnRejected = Callable[[Rejected], None]
 
@@ -69,7 +69,7 @@ def read_training_pairs(
     a report.
 
     Args:
-        path: The file; `retrieval.training.row_files.EXTENSIONS` are known.
+        path: The file; `retrieval.training.contrastive.row_files.EXTENSIONS` are known.
         settings: See `RowSettings`.
         on_rejected: Called with ``file:line`` and the reason for every row that cannot be used.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from retrieval.training.contrast_edits import (
+from retrieval.training.contrast.edits import (
     add_negation,
     edits,
     exchange_number,
@@ -14,7 +14,7 @@ from retrieval.training.contrast_edits import (
     exchange_roles,
     remove_negation,
 )
-from retrieval.training.contrast_queries import as_question, shorten
+from retrieval.training.contrast.queries import as_question, shorten
 from retrieval.training.pairs import Pair
 
 _SENTENCE = re.compile(

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.training.checkpoints import require_space
-from retrieval.training.contrastive import TrainProgress
+from retrieval.training.contrastive.checkpoints import require_space
+from retrieval.training.contrastive.training import TrainProgress
 
 SCORE = "eval_score"
 """Name of the measure in the log of the trainer."""

@@ -14,11 +14,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from retrieval.errors import MissingExtraError
-from retrieval.training.batches import BatchSettings, ListBatch, list_batches, pad_pairs, steps_of_epoch
-from retrieval.training.lists import RankingList
-from retrieval.training.losses import LOSSES, LossName, list_loss
-from retrieval.training.network import NetworkShape, Parameters, score_pairs
-from retrieval.training.rerank_state import TrainingState, read_state, write_state
+from retrieval.training.reranker.batches import BatchSettings, ListBatch, list_batches, pad_pairs, steps_of_epoch
+from retrieval.training.reranker.lists import RankingList
+from retrieval.training.reranker.losses import LOSSES, LossName, list_loss
+from retrieval.training.reranker.network import NetworkShape, Parameters, score_pairs
+from retrieval.training.reranker.rerank_state import TrainingState, read_state, write_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class RerankSettings:
         minutes: Time for training; the learning rate falls along this time, whatever the machine manages.
         epochs: Passes over the lists at most.
         batch: What is read of a list, and how many lists make a step.
-        loss: See `retrieval.training.losses.list_loss`; all but ``listwise`` need lists with teacher scores.
+        loss: See `retrieval.training.reranker.losses.list_loss`; all but ``listwise`` need lists with teacher scores.
         teacher_share: Weight of the teacher in the loss.
         learning_rate: Of the transformer layers at the peak.
         head_learning_rate: Of the head and of what is added to the tokens where the segments meet.

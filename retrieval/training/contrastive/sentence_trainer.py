@@ -17,11 +17,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from retrieval.datatypes import FloatArray
-from retrieval.training.checkpoints import step_of
-from retrieval.training.contrastive import ContrastiveSettings, TrainProgress
-from retrieval.training.mixing import MixedBatches, candidate_columns
-from retrieval.training.token_rows import TokenRows
-from retrieval.training.trainer_watch import SCORE, Watch, is_score, quiet
+from retrieval.training.contrastive.checkpoints import step_of
+from retrieval.training.contrastive.mixing import MixedBatches, candidate_columns
+from retrieval.training.contrastive.token_rows import TokenRows
+from retrieval.training.contrastive.trainer_watch import SCORE, Watch, is_score, quiet
+from retrieval.training.contrastive.training import ContrastiveSettings, TrainProgress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -61,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """See `retrieval.training.contrastive.ContrastiveResult`; ``vectors`` are ``None`` when it was stopped."""
+    """See `retrieval.training.contrastive.training.ContrastiveResult`; ``vectors`` are ``None`` when it was stopped."""
 
     vectors: FloatArray | None
     step: int

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import ModelError
-from retrieval.training.network import Parameters
+from retrieval.training.reranker.network import Parameters
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.datatypes import FloatArray, SparseVector
 from retrieval.protocols import Encoder, SparseEncoder
-from retrieval.training.lists import RankingList
+from retrieval.training.reranker.lists import RankingList
 
 PairScorer = Callable[[str, Sequence[str]], FloatArray]
 """Scores of texts for a query, higher is better: `retrieval.protocols.Reranker.score` is one."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import MissingExtraError
-from retrieval.training.cloze import Cloze
-from retrieval.training.lessons import Lessons, TaughtTexts, sum_rows, token_ids
 from retrieval.training.pairs import Pair
+from retrieval.training.static.cloze import Cloze
+from retrieval.training.static.lessons import Lessons, TaughtTexts, sum_rows, token_ids
 from retrieval.training.table import StaticTable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from retrieval.training.lists import RankingList
+from retrieval.training.reranker.lists import RankingList
 
 IntArray = NDArray[np.int64]
 TokenPair = tuple[list[int], int]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from retrieval.datatypes import FloatArray
+from retrieval.training.static.vocabulary import count_words, frequent_words, keep_tokens
 from retrieval.training.table import StaticTable
 from retrieval.training.teacher import Teacher
-from retrieval.training.vocabulary import count_words, frequent_words, keep_tokens
 
 Vocabulary = Literal["teacher", "both", "corpus"]
 Weighting = Literal["zipf", "corpus"]

@@ -8,9 +8,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from retrieval.datatypes import FloatArray
-from retrieval.training.batches import BatchSettings, pad_pairs, tokenize_pairs
-from retrieval.training.lists import RankingList
-from retrieval.training.network import NetworkShape, Parameters, score_pairs
+from retrieval.training.reranker.batches import BatchSettings, pad_pairs, tokenize_pairs
+from retrieval.training.reranker.lists import RankingList
+from retrieval.training.reranker.network import NetworkShape, Parameters, score_pairs
 
 
 def ranking_accuracy(
@@ -68,7 +68,7 @@ def fit_head(
         settings: Lengths.
 
     Returns:
-        For `retrieval.training.network.scale_head`.
+        For `retrieval.training.reranker.network.scale_head`.
 
     Source:
         Platt scaling, https://www.researchgate.net/publication/2594015

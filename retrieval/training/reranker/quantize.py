@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.datatypes import FloatArray
-from retrieval.training.batches import TokenPair, pad_pairs
-from retrieval.training.network import NetworkShape, Parameters, score_pairs
+from retrieval.training.reranker.batches import TokenPair, pad_pairs
+from retrieval.training.reranker.network import NetworkShape, Parameters, score_pairs
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

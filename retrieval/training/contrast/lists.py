@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from retrieval.training.contrast_queries import rephrase
-from retrieval.training.contrast_twins import Twins, agreeing_twins, answering_twins
-from retrieval.training.lists import RankingList
+from retrieval.training.contrast.queries import rephrase
+from retrieval.training.contrast.twins import Twins, agreeing_twins, answering_twins
 from retrieval.training.pairs import Pair
+from retrieval.training.reranker.lists import RankingList
 
 
 @dataclass(frozen=True, slots=True)

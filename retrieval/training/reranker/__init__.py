@@ -1,0 +1,1 @@
+"""Training a cross-encoder from ranking lists and writing it as a graph."""
