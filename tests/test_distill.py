@@ -261,6 +261,18 @@ class TestTeacher:
         vector = raw[tokenizer.token_to_id("pipe")]
         np.testing.assert_allclose(vector / np.linalg.norm(vector), first.encode(["pipe"])[0], atol=1e-5)
 
+    def test_a_tokenizer_that_fills_up_texts_changes_nothing(self, teacher: Teacher, tmp_path: Path) -> None:
+        # As that of all-MiniLM-L6-v2, which fills every text up to 128 tokens.
+        padded = write_teacher(tmp_path / "teacher")
+        path = padded / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.enable_padding(length=32, pad_id=0, pad_token="[PAD]")
+        tokenizer.save(str(path))
+        words = ["broken pipe", "engineer"]
+        (expected, _), (found, kept) = teacher.embed_vocabulary(words), Teacher(padded).embed_vocabulary(words)
+        assert kept.token_to_id("broken pipe") is not None
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
 
 class TestFit:
     def test_sentences_are_a_sample_of_all(self) -> None:

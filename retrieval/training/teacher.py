@@ -148,6 +148,9 @@ class Teacher:
 
         # The model is changed on the way: its table follows the vocabulary.
         network = copy.deepcopy(self._transformer.auto_model)
+        tokenizer = copy.deepcopy(self._transformer.tokenizer)
+        # Some tokenizers fill every text up to a fixed length, and model2vec would let the teacher read the filling.
+        tokenizer.backend_tokenizer.no_padding()
         total, done = len(self._transformer.tokenizer) + len(extra), 0
 
         def count(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -161,7 +164,7 @@ class Teacher:
             try:
                 model = distill_from_model(
                     network,
-                    self._transformer.tokenizer,
+                    tokenizer,
                     vocabulary=list(extra) or None,
                     device="cpu",
                     pca_dims=None,
@@ -171,8 +174,8 @@ class Teacher:
                 )
             except (KeyError, TypeError, ValueError, NotImplementedError) as error:
                 raise ModelError(f"the tokenizer of {self.folder} cannot be used: {_first_line(error)}") from error
-        tokenizer = single_words(Tokenizer.from_str(model.tokenizer.to_str()))
-        return self._finished(np.asarray(model.embedding, np.float32)), tokenizer
+        ours = single_words(Tokenizer.from_str(model.tokenizer.to_str()))
+        return self._finished(np.asarray(model.embedding, np.float32)), ours
 
     def _finished(self, pooled: FloatArray) -> FloatArray:
         """What the teacher does behind pooling (dense layers), done to each vector."""

@@ -16,6 +16,9 @@ from retrieval.datatypes import FloatArray
 from retrieval.training.reranker.batches import TokenPair, pad_pairs
 from retrieval.training.reranker.network import NetworkShape, Parameters, score_pairs
 
+_LARGE = 10_000
+"""Values of a constant above which its size matters."""
+
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 # The matrices of a layer in the order in which the graph multiplies with them.
@@ -159,6 +162,33 @@ def _round(source: Path, target: Path, per_channel: bool, kept: Sequence[str]) -
         )
     finally:
         logging.disable(before)
+    halve_constants(target)
+
+
+def halve_constants(path: Path) -> None:
+    """Store the large float32 constants of a graph as float16; the runtime widens them when it loads the graph.
+
+    Halves the size of what was not rounded to 8 bits. Weights lose at most 0.05 % of their value, far less than by
+    rounding to 8 bits.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(path))
+    casts = []
+    for constant in model.graph.initializer:
+        if constant.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(constant)
+        if values.size < _LARGE or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name, stored = constant.name, f"{constant.name}_float16"
+        constant.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, str(path))
 
 
 def _graph_scores(path: Path, queries: Sequence[Sequence[TokenPair]]) -> tuple[list[FloatArray], float]:
