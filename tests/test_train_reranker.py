@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from typer.testing import CliRunner
@@ -20,7 +21,7 @@ from retrieval.encoders import Bm25Encoder
 from retrieval.errors import DocumentError, ModelError
 from retrieval.rerankers.cross_encoder import OnnxCrossEncoder
 from retrieval.training.reranker.attention import AttentionBias, attend
-from retrieval.training.reranker.batches import BatchSettings, ListBatch, list_batches
+from retrieval.training.reranker.batches import BatchSettings, ListBatch, list_batches, tokenize_pairs
 from retrieval.training.reranker.ensemble import bm25_scorer, score_lists
 from retrieval.training.reranker.export import ExportSettings, export_reranker
 from retrieval.training.reranker.lists import RankingList, read_lists, write_lists
@@ -33,9 +34,10 @@ from retrieval.training.reranker.network import (
     save_network,
     scale_head,
 )
-from retrieval.training.reranker.quantize import float_scores, rank_agreement
+from retrieval.training.reranker.quantize import float_scores, graph_scores, rank_agreement
 from retrieval.training.reranker.ranking import fit_head, list_scores, ranking_accuracy
 from retrieval.training.reranker.rerank import RerankProgress, RerankSettings, train_reranker
+from retrieval.training.reranker.smoothing import channel_ranges, smooth_graph
 
 THINGS = ["pipe", "door", "car", "ship", "lamp", "wall", "cup", "roof"]
 STATES = ["broken", "clean", "red", "open"]
@@ -411,6 +413,31 @@ class TestExport:
             for q, t in check
         ]
         assert rank_agreement(ours, whole) == pytest.approx(tried[-1].agreement, abs=0.005)
+
+    def test_smoothing_evens_out_the_channels_and_changes_no_score(self, start: Path, tmp_path: Path) -> None:
+        parameters, shape = load_network(start, layers=1)
+        spoilt = dict(parameters)
+        for kind in ("weight", "bias"):  # one channel that is much larger than the others
+            name = f"encoder.layer.0.attention.output.LayerNorm.{kind}"
+            spoilt[name] = parameters[name].clone()
+            spoilt[name][0] *= 500.0
+        export_reranker(spoilt, shape, word_tokenizer(), tmp_path, ExportSettings(int8=False))
+        item = toy_lists()[0]
+        texts = [item.positive, *item.negatives]
+        pairs = tokenize_pairs(word_tokenizer(), [item.query] * len(texts), texts, max_tokens=64, query_tokens=32)
+        plain, smooth = tmp_path / "model.onnx", tmp_path / "smooth.onnx"
+        smooth_graph(plain, smooth, pairs)
+        before, after = (graph_scores(path, [pairs])[0][0] for path in (plain, smooth))
+        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3)
+
+        model = onnx.load(str(smooth))
+        inputs = [node.input[0] for node in model.graph.node if node.name.endswith("_smoothing")]
+        ranges = channel_ranges(model, inputs, pairs)
+        evened = channel_ranges(model, [f"{name}_even" for name in inputs], pairs)
+        spread = [float(values.max() / np.median(values)) for values in ranges.values()]
+        smaller = [float(values.max() / np.median(values)) for values in evened.values()]
+        assert max(spread) > 100
+        assert max(smaller) < max(spread) / 5
 
     def test_agreement_by_hand(self) -> None:
         one, other = np.array([1.0, 2.0, 3.0], np.float32), np.array([1.0, 3.0, 2.0], np.float32)

@@ -14,6 +14,9 @@ from tokenizers import Tokenizer
 from retrieval.training.reranker.lists import RankingList
 
 IntArray = NDArray[np.int64]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""Names of the arrays of `pad_pairs`, in their order."""
+
 TokenPair = tuple[list[int], int]
 """Ids of ``[CLS] query [SEP] text [SEP]``, and how many of them belong to the query."""
 

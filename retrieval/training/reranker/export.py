@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from retrieval.errors import MissingExtraError
-from retrieval.training.reranker.batches import TokenPair, tokenize_pairs
+from retrieval.training.reranker.batches import INPUTS, TokenPair, tokenize_pairs
 from retrieval.training.reranker.network import NetworkShape, Parameters, score_pairs
-from retrieval.training.reranker.quantize import INPUTS, Rounding, float_scores, quantize_graph
+from retrieval.training.reranker.quantize import Rounding, float_scores, quantize_graph
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.datatypes import FloatArray
-from retrieval.training.reranker.batches import TokenPair, pad_pairs
+from retrieval.training.reranker.batches import INPUTS, TokenPair, pad_pairs
 from retrieval.training.reranker.network import NetworkShape, Parameters, score_pairs
+from retrieval.training.reranker.smoothing import smooth_graph
 
 _LARGE = 10_000
 """Values of a constant above which its size matters."""
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_MEASURED = 100
+"""Pairs whose activations are looked at before rounding."""
 
 # The matrices of a layer in the order in which the graph multiplies with them.
 _PARTS = ("attention input",) * 3 + ("attention output", "feed-forward input", "feed-forward output")
@@ -93,7 +95,8 @@ def quantize_graph(
 ) -> list[Rounding]:
     """Round the matrices of a graph, and take back as little as possible until the ranking agrees with the reference.
 
-    With every matrix rounded, the agreement is measured. While it is too low, each part of the layers (in all of them
+    Activations are smoothed first (`smooth_graph`), as half of the queries ask for; the other half measures. With
+    every matrix rounded, the agreement is measured. While it is too low, each part of the layers (in all of them
     at once) is tried in float, and the one that helps most stays so.
 
     Args:
@@ -107,14 +110,19 @@ def quantize_graph(
     Returns:
         What was tried; the last one was written. Empty when nothing was measured.
     """
-    parts = _parts_of(source)
     if not queries:
         _round(source, target, per_channel, [])
         return []
+    # What the smoothing has seen says nothing about what it does to other candidates.
+    seen, queries = (queries[::2], queries[1::2]) if len(queries) > 1 else (queries, queries)
+    reference = reference[1::2] if len(reference) > 1 else reference
+    smooth = source.with_name(f"smooth-{source.name}")
+    smooth_graph(source, smooth, [pair for pairs in seen for pair in pairs][:_MEASURED])
+    source, parts = smooth, _parts_of(smooth)
 
     def attempt(kept: tuple[str, ...]) -> Rounding:
         _round(source, target, per_channel, [node for part in kept for node in parts[part]])
-        scores, milliseconds = _graph_scores(target, queries)
+        scores, milliseconds = graph_scores(target, queries)
         return Rounding(kept, rank_agreement(scores, reference), milliseconds, target.stat().st_size / 1e6)
 
     tried = [attempt(())]
@@ -191,7 +199,7 @@ def halve_constants(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _graph_scores(path: Path, queries: Sequence[Sequence[TokenPair]]) -> tuple[list[FloatArray], float]:
+def graph_scores(path: Path, queries: Sequence[Sequence[TokenPair]]) -> tuple[list[FloatArray], float]:
     """Logits of the candidates, one pair at a time, and CPU milliseconds for a pair."""
     import onnxruntime
 
