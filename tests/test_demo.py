@@ -18,7 +18,7 @@ ANSWERS = (
     "random.Random.choice",
     "contextlib.closing",
     "math.isclose",
-    "subprocess.check_output",
+    "subprocess.getoutput",
 )
 
 
