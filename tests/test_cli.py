@@ -367,7 +367,9 @@ def test_output_that_cannot_be_written_is_an_error(index: Path, options: tuple[s
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_an_interrupted_ingest_says_how_to_go_on(tmp_path: Path) -> None:
-    texts = write(tmp_path / "texts", {f"{n}.txt": f"Text {n} about the tides and the moon." for n in range(3000)})
+    texts = tmp_path / "texts.jsonl"  # seconds of work, so that the signal comes in the middle
+    lines = (json.dumps({"id": str(n), "text": f"Text {n} about the tides and the moon."}) for n in range(12_000))
+    texts.write_text("\n".join(lines), encoding="utf-8")
     index = tmp_path / "index"
     with subprocess.Popen(command("ingest", texts, "--index", index), stderr=subprocess.PIPE, text=True) as process:
         while not (index / "generations/1/engine").exists() and process.poll() is None:
@@ -377,5 +379,5 @@ def test_an_interrupted_ingest_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert err == "stopped; run the same command again to go on\n"
     finished = json.loads(run("ingest", texts, "--index", index, "--json").out)
-    assert finished["added"] + finished["unchanged"] == 3000
+    assert finished["added"] + finished["unchanged"] == 12_000
     assert json.loads(run("info", "--index", index, "--json").out)["state"] == "ready"
