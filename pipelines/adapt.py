@@ -84,7 +84,7 @@ class AdaptOptions:
         passages: At most so many are read.
         steps: Training steps, for a result that does not depend on the speed of the machine; ``None`` for what the
             time allows.
-        force: Switch even if the self-check shows a loss, where the training hands over what it has found.
+        force: Switch even if the self-check shows a loss.
         dry_run: Train and check, and change nothing.
     """
 
@@ -167,8 +167,7 @@ class Adapter:
             )
             del passages
             trained = time.monotonic() - self._started
-            wanted = (adaptation.accepted or options.force) and adaptation.table is not table
-            if target is not None and wanted:
+            if target is not None and (adaptation.accepted or options.force):
                 trained_table = table.with_vectors(adaptation.table.vectors)
                 generation = self._next(target, trained_table, adaptation.dense_weight, settings.dimensions)
                 return self._as_report(adaptation, generation, trained), generation

@@ -54,8 +54,6 @@ def _adapt(
     if pipeline.config.first_stage.dense_weight not in {None, report.dense_weight}:
         given = pipeline.config.first_stage.dense_weight
         invocation.notice(f"first_stage.dense_weight {given} of the configuration holds, not the one chosen here")
-    if force and not (report.switched or dry_run):
-        invocation.notice("--force had nothing to switch to: the training gives no model that it has refused")
     if invocation.json:
         write_json(report)
     else:
