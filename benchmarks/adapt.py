@@ -3,7 +3,8 @@
     python benchmarks/adapt.py --pairs DIR --beir DIR --out benchmarks/adapt.json
 
 Each set is ingested, both arms fetch 100 passages, `retrieval.training.adapt` trains on the passages alone (it never
-sees a query), and the judged queries are asked again. Scores are nDCG@10 and recall@100.
+sees a query), and the judged queries are asked again. Scores are nDCG@10 and recall@100. With ``--transformer DIR`` the
+same sets are searched with a sentence transformer as the dense arm instead, which is added to ``--out``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import argparse
 import json
 import statistics
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,10 +45,10 @@ def bm25_arm(development: DevelopmentSet) -> Points:
         }
 
 
-def static_arm(development: DevelopmentSet, table: StaticTable) -> Points:
+def dense_arm(development: DevelopmentSet, encode: Callable[[list[str]], FloatArray]) -> Points:
     documents = [Passage(one.id, 0, one.text, 0, len(one.text), one.title) for one in development.documents]
-    passages = table.encode([one.indexed_text for one in documents])
-    queries = table.encode(list(development.queries.values()))
+    passages = encode([one.indexed_text for one in documents])
+    queries = encode(list(development.queries.values()))
     return {
         query: best(vector @ passages.T, documents) for query, vector in zip(development.queries, queries, strict=True)
     }
@@ -71,10 +74,10 @@ def examine(development: DevelopmentSet, table: StaticTable, settings: AdaptSett
     from retrieval.config import Bm25Config
     from retrieval.encoders import Bm25Encoder
 
-    bm25, before = bm25_arm(development), static_arm(development, table)
+    bm25, before = bm25_arm(development), dense_arm(development, table.encode)
     passages = [CorpusPassage(one.text, one.title, (), one.id) for one in development.documents]
     adapted = adapt(table, passages, settings, sparse=Bm25Encoder(Bm25Config()))
-    after = static_arm(development, adapted.table)
+    after = dense_arm(development, adapted.table.encode)
     return {
         "passages": len(passages),
         "queries": len(development.queries),
@@ -90,6 +93,20 @@ def examine(development: DevelopmentSet, table: StaticTable, settings: AdaptSett
         "steps": adapted.steps,
         "seconds": round(adapted.seconds, 1),
         "check": [asdict(row) for row in adapted.rows],
+    }
+
+
+def examine_transformer(development: DevelopmentSet, folder: str) -> dict[str, Any]:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device="cpu")
+    started, spent = time.perf_counter(), time.process_time()
+    dense = dense_arm(development, lambda texts: model.encode(texts, normalize_embeddings=True, batch_size=16))
+    return {
+        "transformer": measure(development, {"dense": dense}, None),
+        "transformer hybrid": measure(development, {"dense": dense, "bm25": bm25_arm(development)}, DEFAULT_WEIGHT),
+        "transformer seconds": round(time.perf_counter() - started, 1),
+        "transformer cpu seconds": round(time.process_time() - spent, 1),
     }
 
 
@@ -121,20 +138,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150.0, help="time limit of each adaptation")
     parser.add_argument("--steps", type=int, default=None, help="fixed number of steps")
     parser.add_argument("--model", default="starter-static", help="a bundled model, or a folder of this project")
+    parser.add_argument("--transformer", help="folder of a sentence transformer to compare with")
     arguments = parser.parse_args()
     table = StaticTable.open(find_model(arguments.model))
     settings = AdaptSettings(seconds=arguments.seconds, steps=arguments.steps)
     done = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
     for name in arguments.sets:
-        if name in done:
+        if name in done and (arguments.transformer is None or "transformer" in done[name]):
             continue
         if name == "scifact-train":
             development = read_collection(arguments.beir / "scifact", "train", arguments.queries)
         else:
             development = read_pairs(arguments.pairs / f"{name}.jsonl.gz", arguments.queries, arguments.passages)
-        done[name] = examine(development, table, settings)
+        if name not in done:
+            done[name] = examine(development, table, settings)
+        if arguments.transformer is not None:
+            done[name] |= examine_transformer(development, arguments.transformer)
         arguments.out.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
         print(table_of({name: done[name]}).splitlines()[2], flush=True)
+        if arguments.transformer is not None:
+            print(name, done[name]["transformer"], done[name]["transformer hybrid"], flush=True)
     print(table_of(done))
 
 

@@ -227,6 +227,7 @@ class Adapter:
         manifest = self._manifest if generation is None else generation.manifest
         given = self._config.first_stage.dense_weight
         before = self._manifest.dense_weight if given is None else given
+        stays = generation is None and not adaptation.accepted
         return AdaptReport(
             switched=generation is not None,
             accepted=adaptation.accepted,
@@ -235,7 +236,7 @@ class Adapter:
             generation=manifest.generation,
             previous=manifest.previous,
             encoder=short_name(manifest.encoder),
-            dense_weight=adaptation.dense_weight,
+            dense_weight=adaptation.start_weight if stays else adaptation.dense_weight,
             dense_weight_before=DEFAULT_DENSE_WEIGHT if before is None else before,
             steps=adaptation.steps,
             sampled=adaptation.passages,

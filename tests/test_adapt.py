@@ -259,7 +259,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def judged(table: Any, *arguments: Any, **named: Any) -> Any:
         found = real(table, *arguments, **named)
-        return replace(found, accepted=False, reason="the check shows a loss", dense_weight=0.2)
+        return replace(found, accepted=False, reason="the check shows a loss", dense_weight=0.9, start_weight=0.2)
 
     monkeypatch.setattr(training, "adapt", judged)
 
@@ -293,6 +293,7 @@ def test_force_switches_in_spite_of_a_loss(base: Path, monkeypatch: pytest.Monke
     with TwoStagePipeline.open(base) as pipeline:
         report = adapt(pipeline, force=True)
         assert (report.switched, report.accepted) == (True, False)
+        assert report.dense_weight == pipeline.manifest.dense_weight == 0.9
         assert synonyms_found(pipeline) > 0.6
 
 

@@ -128,7 +128,7 @@ class TestAdapt:
         assert "loss" in refused.reason
         rows = {row.kind: row for row in refused.rows}
         assert rows["question, static"].high < 0
-        assert refused.dense_weight <= 0.4
+        assert refused.start_weight <= 0.4
 
     def test_progress_has_stages_in_order_a_falling_loss_and_the_check(
         self, table: StaticTable, passages: list[CorpusPassage], sparse: Bm25Encoder

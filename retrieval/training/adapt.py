@@ -82,8 +82,8 @@ class Adaptation:
 
     Args:
         table: The adapted table, also when the check refused it.
-        dense_weight: Weight of the static arm in min-max fusion for this corpus; for ``table`` when it was accepted,
-            for the starting table when it was not.
+        dense_weight: Weight of the static arm in min-max fusion for this corpus, with ``table``.
+        start_weight: The same with the starting table.
         rows: The self-check.
         accepted: False when the check showed a loss: keep the starting table.
         reason: One sentence for a person.
@@ -94,6 +94,7 @@ class Adaptation:
 
     table: StaticTable
     dense_weight: float
+    start_weight: float
     rows: tuple[CheckRow, ...]
     accepted: bool
     reason: str
@@ -155,6 +156,7 @@ def adapt(
     return Adaptation(
         judged.table,
         judged.dense_weight,
+        judged.start_weight,
         judged.rows,
         judged.accepted,
         judged.reason,

@@ -22,6 +22,7 @@ class Judged:
 
     table: StaticTable
     dense_weight: float
+    start_weight: float
     rows: tuple[CheckRow, ...]
     accepted: bool
     reason: str
@@ -57,7 +58,8 @@ def judge(pool: Pool, start: StaticTable, trained: StaticTable, seed: int) -> Ju
     verdict = "accepted" if accepted else "the self-check shows a loss"
     return Judged(
         table=trained if way == 1 else start.with_vectors(_between(start, trained, way)),
-        dense_weight=choose_weight(after if accepted else before, pool.questions),
+        dense_weight=choose_weight(after, pool.questions),
+        start_weight=choose_weight(before, pool.questions),
         rows=rows,
         accepted=accepted,
         reason=f"{verdict}: {told}",
