@@ -371,7 +371,11 @@ def test_an_interrupted_ingest_says_how_to_go_on(tmp_path: Path) -> None:
     lines = (json.dumps({"id": str(n), "text": f"Text {n} about the tides and the moon."}) for n in range(12_000))
     texts.write_text("\n".join(lines), encoding="utf-8")
     index = tmp_path / "index"
-    with subprocess.Popen(command("ingest", texts, "--index", index), stderr=subprocess.PIPE, text=True) as process:
+    # Whoever runs the tests in the background may have them ignore the signal, and that is inherited.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    arguments = [sys.executable, "-c", listening + "from pipelines.cli import main; main()"]
+    arguments += ["ingest", str(texts), "--index", str(index)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         while not (index / "generations/1/engine").exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
