@@ -9,6 +9,8 @@ from retrieval.evaluation.measures import (
     evaluate_run,
     summarize_latency,
 )
+from retrieval.evaluation.minimal_pairs import MinimalPair, Suite, open_suite
+from retrieval.evaluation.permutation import PermutationResult, permutation_test
 
 __all__ = [
     "BeirCollection",
@@ -16,9 +18,14 @@ __all__ = [
     "ContrastResult",
     "LatencySummary",
     "Measured",
+    "MinimalPair",
+    "PermutationResult",
+    "Suite",
     "bootstrap_interval",
     "contrast_accuracy",
     "evaluate_run",
+    "open_suite",
+    "permutation_test",
     "read_qrels",
     "summarize_latency",
 ]

@@ -1,16 +1,18 @@
-"""How well a cross-encoder tells apart two nearly equal texts of which only one answers a query."""
+"""How well a query tells apart two nearly equal texts of which only one answers it."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.datatypes import FloatArray
 from retrieval.errors import DocumentError
@@ -86,15 +88,50 @@ def contrast_accuracy(
         right[number] = better > worse
         if on_progress is not None:
             on_progress(number + 1, len(pairs))
-    couples = _couples(pairs)
-    both = np.array([right[one] and right[other] for one, other in couples], dtype=bool)
+    return summarize_orders(right, _couples(pairs), [pair.topic or pair.query for pair in pairs])
+
+
+Order = Literal["right", "wrong", "tie", "missing"]
+"""How two texts stand for a query that one of them answers; ``missing``: neither was found."""
+
+_EQUAL = 1e-5
+
+
+def order_of(answer: float | None, other: float | None) -> Order:
+    """How the text that answers a query and its twin are ordered by their scores.
+
+    Scores that differ by less than 0.00001, of the larger one or absolutely, are a tie: sums of the same numbers in
+    another order differ by that much, and no model means anything by it.
+
+    Args:
+        answer: Score of the text that answers; ``None`` when it was not found.
+        other: Score of its twin; ``None`` when it was not found. What was found stands above what was not.
+    """
+    if answer is None or other is None:
+        return "missing" if answer is other else "wrong" if answer is None else "right"
+    if math.isclose(answer, other, rel_tol=_EQUAL, abs_tol=_EQUAL):
+        return "tie"
+    return "right" if answer > other else "wrong"
+
+
+def summarize_orders(
+    right: Sequence[bool] | NDArray[np.bool_], couples: Sequence[tuple[int, int]], topics: Sequence[str]
+) -> ContrastResult:
+    """Shares of right orders, of single queries and of couples.
+
+    Args:
+        right: Whether each query has its text above the other.
+        couples: Numbers of queries over the same two texts that want opposite orders.
+        topics: Topic of each query.
+    """
+    both = [bool(right[one] and right[other]) for one, other in couples]
     return ContrastResult(
-        pairs=len(pairs),
-        accuracy=float(right.mean()),
-        accuracy_interval=_interval(right, [pair.topic or pair.query for pair in pairs]),
+        pairs=len(right),
+        accuracy=float(np.mean(right)),
+        accuracy_interval=topic_interval(right, topics),
         both=len(couples),
-        both_accuracy=float(both.mean()) if len(couples) else 0.0,
-        both_interval=_interval(both, [pairs[one].topic or pairs[one].query for one, _ in couples]),
+        both_accuracy=float(np.mean(both)) if both else 0.0,
+        both_interval=topic_interval(both, [topics[one] for one, _ in couples]),
     )
 
 
@@ -111,15 +148,21 @@ def _couples(pairs: Sequence[ContrastPair]) -> list[tuple[int, int]]:
     ]
 
 
-def _interval(right: np.ndarray[Any, np.dtype[np.bool_]], topics: Sequence[str]) -> tuple[float, float]:
-    if not len(right):
+def topic_interval(values: Sequence[float] | NDArray[Any], topics: Sequence[str]) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a mean, from 2,000 resamples of topics.
+
+    Args:
+        values: One for each query; none gives 0 to 1.
+        topics: Queries with the same topic are drawn together.
+    """
+    if not len(values):
         return 0.0, 1.0
     names = {topic: index for index, topic in enumerate(dict.fromkeys(topics))}
     of = np.array([names[topic] for topic in topics])
-    hits, sizes = np.bincount(of, right), np.bincount(of)
+    sums, sizes = np.bincount(of, np.asarray(values, dtype=np.float64)), np.bincount(of)
     drawn = np.random.default_rng(0).integers(0, len(names), (2000, len(names)))
-    shares = hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(shares, (0.025, 0.975))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 
