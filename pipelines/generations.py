@@ -91,22 +91,23 @@ def fill_generation(
     """
     points = source.scan(vectors=["bm25"])
     done = unflushed = 0
-    while batch := list(islice(points, _POINTS_PER_BATCH)):
-        texts = [passage_from_payload(point.payload).indexed_text for point in batch]
-        dense = encoder.encode_documents(texts)
-        known = np.any(dense, axis=1).tolist()
-        target.upsert(
-            [
-                Point(point.id, row if has_vector else None, point.sparse, point.payload)
-                for point, row, has_vector in zip(batch, dense, known, strict=True)
-            ]
-        )
-        done += len(batch)
-        unflushed += len(batch)
-        if unflushed >= _POINTS_PER_FLUSH:
-            target.flush()
-            unflushed = 0
-        on_progress(done, manifest.passages)
+    with target.bulk():
+        while batch := list(islice(points, _POINTS_PER_BATCH)):
+            texts = [passage_from_payload(point.payload).indexed_text for point in batch]
+            dense = encoder.encode_documents(texts)
+            known = np.any(dense, axis=1).tolist()
+            target.upsert(
+                [
+                    Point(point.id, row if has_vector else None, point.sparse, point.payload)
+                    for point, row, has_vector in zip(batch, dense, known, strict=True)
+                ]
+            )
+            done += len(batch)
+            unflushed += len(batch)
+            if unflushed >= _POINTS_PER_FLUSH:
+                target.flush()
+                unflushed = 0
+            on_progress(done, manifest.passages)
     if graph or target.quantization.kind != "none":
         target.optimize()
     target.flush()

@@ -39,15 +39,16 @@ def require_index(config: Config, folder: Path | None) -> IndexManifest | None:
 
 
 def has_points(folder: Path) -> bool:
-    """Whether a folder holds files of the engine, whatever the state of its manifest."""
-    return any((folder / "generations").glob("*/engine"))
+    """Whether a folder holds a generation that is or was live, whatever the state of its manifest."""
+    engines = (folder / "generations").glob("*/engine")
+    return any(not (engine.parent / "growing.json").exists() for engine in engines)
 
 
 def _require_collection(config: Config) -> None:
     store = config.store
     if not isinstance(store, ServerStoreConfig):
         raise ConfigError("store.kind 'memory' keeps nothing from one command to the next; use edge or server")
-    from retrieval.stores.server_generations import has_collection
+    from retrieval.stores.server.generations import has_collection
 
     if not has_collection(store):
         raise StoreError(

@@ -117,6 +117,36 @@ class MemoryStoreConfig(_Settings):
     kind: Literal["memory"] = "memory"
 
 
+class OptimizersConfig(_Settings):
+    """What the optimizer of a server does in the background; null leaves a setting to the server."""
+
+    indexing_threshold_kb: Positive | None = Field(
+        default=None, description="vectors of a segment from which it gets a graph; null: from hnsw.threshold"
+    )
+    default_segment_number: Positive | None = None
+    max_segment_size_kb: Positive | None = None
+    deleted_threshold: Unit | None = Field(default=None, description="share of deleted points that starts a clean-up")
+    vacuum_min_vectors: Positive | None = None
+    flush_interval_s: Positive | None = None
+    max_optimization_threads: Positive | None = None
+
+
+class OnDiskConfig(_Settings):
+    """What a server reads from disk instead of keeping it in memory; null leaves it to the server."""
+
+    vectors: bool | None = None
+    graph: bool | None = None
+    sparse: bool | None = None
+    payload: bool | None = None
+
+
+class PayloadIndexConfig(_Settings):
+    """An index that makes filters on a field fast."""
+
+    field: Annotated[str, Field(min_length=1)]
+    type: Literal["keyword", "integer", "float", "bool", "datetime", "uuid", "text", "geo"]
+
+
 class ServerStoreConfig(_Settings):
     """A Qdrant server or cluster."""
 
@@ -124,6 +154,9 @@ class ServerStoreConfig(_Settings):
     url: str = "http://localhost:6333"
     collection: Annotated[str, Field(min_length=1)] = "passages"
     api_key_env: str | None = Field(default=None, description="name of the environment variable with the key")
+    tls_ca_env: str | None = Field(default=None, description="environment variable with the path of a PEM file: CA")
+    tls_cert_env: str | None = Field(default=None, description="the same: certificate of this client")
+    tls_key_env: str | None = Field(default=None, description="the same: its key; null: in the certificate's file")
     prefer_grpc: bool = False
     grpc_port: Positive = 6334
     timeout_s: Positive = 30
@@ -132,9 +165,30 @@ class ServerStoreConfig(_Settings):
     shard_number: Positive | None = None
     replication_factor: Positive | None = None
     write_consistency_factor: Positive | None = None
+    on_disk: OnDiskConfig = OnDiskConfig()
+    optimizers: OptimizersConfig = OptimizersConfig()
+    payload_indexes: tuple[PayloadIndexConfig, ...] = ()
+    tenant_field: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="field that tells tenants apart: metadata.tenant"
+    )
+    bulk: bool | Literal["auto"] = Field(
+        default="auto", description="put off indexing while many points come; auto: when an empty collection is filled"
+    )
     models: str | None = Field(
         default=None, description="folder of encoders adapted to the collection, which every machine needs"
     )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ServerStoreConfig:
+        copies, confirmed = self.replication_factor, self.write_consistency_factor
+        if copies is not None and confirmed is not None and confirmed > copies:
+            raise ValueError(f"write_consistency_factor {confirmed} is more than replication_factor {copies}")
+        if self.tls_key_env is not None and self.tls_cert_env is None:
+            raise ValueError("tls_key_env is the key of a certificate; name that in tls_cert_env")
+        fields = [index.field for index in self.payload_indexes]
+        if doubled := sorted({field for field in fields if fields.count(field) > 1 or field == self.tenant_field}):
+            raise ValueError(f"the field {doubled[0]!r} has two indexes: in payload_indexes or tenant_field")
+        return self
 
 
 StoreConfig = Annotated[EdgeStoreConfig | MemoryStoreConfig | ServerStoreConfig, Field(discriminator="kind")]
@@ -198,8 +252,12 @@ class Config(_Settings):
         return {"kind": "edge", **value} if isinstance(value, dict) else value
 
 
+SERVICE_SECTION = "service"
+"""Section of the same file that describes the HTTP service around a pipeline, for which `Config` has no key."""
+
+
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply overrides.
+    """Read a YAML file and apply overrides; the section of the service is left to those who load that.
 
     Args:
         path: YAML file; ``None`` starts from the defaults.
@@ -208,20 +266,43 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: The file is missing, not YAML, not a mapping, or holds an unknown key or unusable value.
     """
-    return load_settings(Config, path, overrides)
+    data = _read(path, overrides)
+    data.pop(SERVICE_SECTION, None)
+    return _validated(Config, data, _origin(path))
 
 
-def load_settings(model: type[SettingsT], path: str | Path | None = None, overrides: Sequence[str] = ()) -> SettingsT:
+def load_settings(
+    model: type[SettingsT],
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    section: str | None = None,
+) -> SettingsT:
     """As `load_config`, for the settings of another purpose.
 
     Args:
         model: Frozen pydantic model that forbids unknown keys.
         path: YAML file; ``None`` starts from the defaults.
         overrides: ``section.key=value`` each.
+        section: The only section that is looked at; ``None`` for the whole file.
 
     Raises:
         ConfigError: As `load_config`.
     """
+    data = _read(path, overrides)
+    if section is None:
+        return _validated(model, data, _origin(path))
+    part = data.get(section)
+    if part is not None and not isinstance(part, dict):
+        raise ConfigError(f"{_origin(path)}: {section} is a section with keys, not {part!r}")
+    return _validated(model, part or {}, f"{_origin(path)}, section {section}")
+
+
+def _origin(path: str | Path | None) -> str:
+    return str(path) if path is not None else "configuration"
+
+
+def _read(path: str | Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if path is not None:
         try:
@@ -235,7 +316,7 @@ def load_settings(model: type[SettingsT], path: str | Path | None = None, overri
         data = loaded or {}
     for override in overrides:
         _apply_override(data, override)
-    return _validated(model, data, origin=str(path) if path is not None else "configuration")
+    return data
 
 
 def parse_config(data: Mapping[str, Any], origin: str = "configuration") -> Config:

@@ -134,12 +134,14 @@ class SearchRequest:
         limit: How many points to return, at least 1.
         where: Filter, ``None`` for all points.
         exact: Bypass approximate search and quantization.
+        rescore: ``False`` scores by the compressed vectors alone, where there are any; ``None`` as the store is set.
     """
 
     vector: FloatArray | SparseVector
     limit: int
     where: Filter | None = None
     exact: bool = False
+    rescore: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,14 @@ class Quantization:
     query_bits: int | None = None
     rescore: bool = True
     oversampling: float = 3.0
+
+    def __str__(self) -> str:
+        if self.kind == "none":
+            return "none"
+        bits = "int8" if self.kind == "scalar" else f"{self.bits:g} bit"
+        asymmetric = "" if self.query_bits is None else f", queries {self.query_bits} bit"
+        search = f"oversampling {self.oversampling:g}, rescored" if self.rescore else "not rescored"
+        return f"{self.kind} {bits}{asymmetric}, {search}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +293,10 @@ class Results(Sequence[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """What an ingest has done so far; ``stage`` is reading, committing, reweighting, or removing."""
+    """What an ingest has done so far.
+
+    ``stage`` is repairing, sampling, reading, removing, committing, reweighting or indexing.
+    """
 
     stage: str
     documents: int

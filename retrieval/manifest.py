@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -81,6 +82,13 @@ def manifest_from_json(data: Mapping[str, Any], location: str) -> IndexManifest:
 def manifest_to_json(manifest: IndexManifest) -> dict[str, Any]:
     """The mapping that a store keeps; ``updated`` is set to now."""
     return asdict(replace(manifest, updated=timestamp()))
+
+
+def contents_digest(manifest: IndexManifest) -> str:
+    """What two copies of an index have in common, and an index before and after a change has not: 32 hex digits."""
+    fleeting = {"generation", "previous", "state", "updated"}
+    kept = {name: value for name, value in asdict(manifest).items() if name not in fleeting}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def peek_manifest(folder: str | Path) -> IndexManifest | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -83,6 +84,11 @@ class Store(Protocol):
         ...
 
     @property
+    def origin(self) -> str:
+        """What this generation was started from (see `start_generation`), empty where that was not said."""
+        ...
+
+    @property
     def quantization(self) -> Quantization: ...
 
     def upsert(self, points: Sequence[Point]) -> None:
@@ -134,6 +140,16 @@ class Store(Protocol):
         """Switch vector quantization on, to another kind, or off (kind ``none``); originals stay stored."""
         ...
 
+    def bulk(self, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+        """A block in which many points may come; the store may put off indexing until its end, and waits for it there.
+
+        Where the block raises, nothing is waited for. Blocks may be nested; the outermost one counts.
+
+        Args:
+            on_wait: Called before the wait, where there is one.
+        """
+        ...
+
     def optimize(self) -> None:
         """Build what makes search fast (graph, quantized segments) and drop deleted points for good."""
         ...
@@ -158,10 +174,15 @@ class Store(Protocol):
         """
         ...
 
-    def start_generation(self, dim: int) -> Store:
-        """An empty store with vectors of ``dim`` dimensions that may take the place of this one.
+    def start_generation(self, dim: int, *, origin: str = "") -> Store:
+        """A store with vectors of ``dim`` dimensions that may take the place of this one.
 
         Until `make_live` it is nobody's; `abandon` erases it, and so does the next start where the process dies.
+
+        Args:
+            dim: Dimensions of dense vectors.
+            origin: Name of what it will be a copy of. A generation that was left growing under the same name is
+                continued, with what it holds; with another name, or none, it is erased and the store is empty.
         """
         ...
 

@@ -14,7 +14,7 @@ from pipelines import TwoStagePipeline
 from pipelines.doctor import examine
 from retrieval.config import Config, parse_config
 from retrieval.errors import ConfigError, ModelError, StoreError
-from retrieval.stores import server_connection
+from retrieval.stores.server import connection as server_connection
 from tests.adapt_corpus import documents, word, write_model
 from tests.test_adapt import adapt, require_vectors_of_its_encoder, synonyms_found
 
@@ -25,7 +25,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[QdrantClient]:
     made = QdrantClient(":memory:")
     close = made.close
     monkeypatch.setattr(made, "close", lambda: None)
-    monkeypatch.setattr(server_connection, "_open", lambda config: made)
+    monkeypatch.setattr(server_connection, "open_client", lambda config: made)
     yield made
     close()
 
@@ -115,5 +115,5 @@ def test_a_failed_switch_leaves_the_old_generation_serving(
         assert adapt(pipeline).encoded == 241
 
 
-def _refuse(*_: object) -> None:
+def _refuse(*_: object, **__: object) -> None:
     raise ValueError("not today")

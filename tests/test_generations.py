@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,11 +19,12 @@ from retrieval.protocols import Store
 from retrieval.stores import grow_store, open_store
 from retrieval.stores.memory import MemoryStore
 from retrieval.stores.server import ServerStore
-from retrieval.stores.server_connection import Connection
-from retrieval.stores.server_generations import erase_all
+from tests.live_server import LIVE_KINDS, live_config
+from tests.qdrant_double import QdrantDouble
+from tests.qdrant_grpc_double import grpc_double
 from tests.store_folders import quick_folder
 
-KINDS = ["memory", "edge", "server-in-process", *(["server-at-url"] if "QDRANT_URL" in os.environ else [])]
+KINDS = ["memory", "edge", "server-in-process", "server-over-http", "server-over-grpc", *LIVE_KINDS]
 
 
 def name(number: int) -> str:
@@ -62,15 +61,19 @@ def _open(kind: str, folder: Path, stack: ExitStack) -> Store:
         return MemoryStore(2)
     if kind == "edge":
         return open_store(Config(), dim=2, path=folder / "index")
-    settings: dict[str, Any] = {"kind": "server", "collection": f"test-{uuid.uuid4().hex}", "models": str(folder)}
-    if kind == "server-at-url":
-        settings["url"] = os.environ["QDRANT_URL"]
-    client = QdrantClient(":memory:") if kind == "server-in-process" else QdrantClient(url=settings["url"])
+    if kind in LIVE_KINDS:
+        return open_store(live_config(kind, stack, models=str(folder)), dim=2)
+    settings: dict[str, Any] = {"kind": "server", "collection": "books", "models": str(folder)}
+    if kind == "server-over-http":
+        settings["url"] = stack.enter_context(QdrantDouble()).url
+        return open_store(parse_config({"store": settings}), dim=2)
+    if kind == "server-over-grpc":
+        settings |= {"url": "http://127.0.0.1:1", "prefer_grpc": True}
+        settings["grpc_port"] = stack.enter_context(grpc_double()).port
+        return open_store(parse_config({"store": settings}), dim=2)
+    client = QdrantClient(":memory:")
     stack.callback(client.close)
-    config = parse_config({"store": settings})
-    if kind == "server-at-url":
-        stack.callback(lambda: erase_all(Connection(config.store, client), settings["collection"]))
-    return ServerStore(config, dim=2, client=client)
+    return ServerStore(parse_config({"store": settings}), dim=2, client=client)
 
 
 def test_the_next_generation_replaces_the_live_one_at_once(store: Store) -> None:
@@ -326,3 +329,77 @@ def test_an_adapted_collection_needs_a_folder_for_its_encoder(client: QdrantClie
     with pytest.raises(ConfigError, match=r"every machine that searches it .* store\.models"):
         server(client).encoder_folder()
     assert server(client, models=str(tmp_path)).encoder_folder() == tmp_path / "books-g1"
+
+
+def test_a_copy_that_was_left_growing_is_continued(store: Store) -> None:
+    assert store.origin == ""
+    grown = store.start_generation(3, origin="abc")
+    assert (grown.generation, grown.origin, grown.count()) == (2, "abc", 0)
+    grown.upsert([point(1, 0, 1, 0)])
+    grown.flush()
+    if store.location != "memory":
+        grown.close()
+    store.tidy()
+    again = store.start_generation(3, origin="abc")
+    assert (again.generation, again.origin, again.count()) == (2, "abc", 1)
+    assert first(again, 0, 1, 0) == name(1)
+    again.make_live(manifest(again, previous=1))
+    again.tidy()
+    assert (again.generation, again.origin) == (2, "abc")
+    # What is live is not continued, whatever it is a copy of; nor is what was live.
+    third = again.start_generation(3, origin="abc")
+    assert (third.generation, third.count()) == (3, 0)
+    third.make_live(manifest(third))
+    third.tidy()
+    with pytest.raises(StoreError):
+        third.open_generation(2)
+    for one in (third, again):
+        one.close()
+
+
+@pytest.mark.parametrize("origin", ["xyz", ""])
+def test_a_copy_of_something_else_is_not_continued(store: Store, origin: str) -> None:
+    grown = store.start_generation(2, origin="abc")
+    grown.upsert([point(1, 0, 1)])
+    if store.location != "memory":
+        grown.close()
+    other = store.start_generation(2, origin=origin)
+    assert (other.count(), other.origin) == (0, origin)
+    if store.location != "memory":
+        other.close()
+    again = store.start_generation(2, origin="abc")
+    assert again.count() == 0
+    again.abandon()
+    last = store.start_generation(2, origin="abc")
+    assert last.count() == 0
+    last.abandon()
+
+
+def test_a_copy_grows_where_there_is_no_index_yet() -> None:
+    with quick_folder() as room:
+        grown = grow_store(Config(), dim=2, path=room, origin="abc")
+        grown.upsert([point(1, 1, 0)])
+        grown.close()
+        # Whoever starts an index here meanwhile does not find half of the copy in it.
+        live = open_edge(room)
+        assert (live.generation, live.count()) == (1, 0)
+        live.close()
+        again = grow_store(Config(), dim=2, path=room, origin="abc")
+        assert again.count() == 1
+        again.make_live(manifest(again))
+        again.tidy()
+        again.close()
+        reopened = open_edge(room)
+        assert (reopened.generation, reopened.count()) == (2, 1)
+        reopened.close()
+
+
+def test_a_copy_that_cannot_be_opened_is_begun_again(folder: Path) -> None:
+    grown = grow_store(Config(), dim=2, path=folder, origin="abc")
+    grown.upsert([point(1, 1, 0)])
+    grown.close()
+    (config,) = folder.glob("generations/3/engine/edge_config.json")
+    config.write_text("{")
+    again = grow_store(Config(), dim=2, path=folder, origin="abc")
+    assert (again.generation, again.count()) == (3, 0)
+    again.abandon()

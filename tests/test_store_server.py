@@ -6,133 +6,33 @@ import json
 import logging
 import re
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from retrieval.config import Config, parse_config
 from retrieval.datatypes import Point, Quantization, SearchRequest, SparseVector
 from retrieval.errors import ConfigError, IndexMismatchError, StoreCorruptError, StoreError, StoreInputError
-from retrieval.stores import open_store, server, server_connection
-from retrieval.stores.server import ServerStore
-from retrieval.stores.server_connection import Connection
+from retrieval.stores import open_store
+from retrieval.stores.server import ServerStore, failures, indexing
+from retrieval.stores.server import connection as server_connection
+from retrieval.stores.server.connection import Connection
+from tests.qdrant_double import QdrantDouble
+from tests.qdrant_stub import Answer, Qdrant, Sent, running
 
 ONE = "00000000-0000-4000-8000-000000000001"
 UNIT = np.array([1, 0, 0, 0], np.float32)
 
 
-@dataclass
-class Sent:
-    """One request as the server saw it."""
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    body: Any
-
-
-@dataclass
-class Qdrant:
-    """A server that records requests, answers as Qdrant does, and first works off ``failures`` of a path."""
-
-    url: str = ""
-    exists: bool = True
-    status: list[str] = field(default_factory=lambda: ["green"])
-    vectors: Any = field(default_factory=lambda: {"dense": {"size": 4, "distance": "Cosine"}})
-    metadata: dict[str, Any] = field(default_factory=dict)
-    schema: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-    failures: dict[str, list[tuple[int, dict[str, str], bytes]]] = field(default_factory=dict)
-    sent: list[Sent] = field(default_factory=list)
-    delay: float = 0.0
-
-    def fail(self, path: str, *statuses: int, headers: dict[str, str] | None = None, body: bytes | None = None) -> None:
-        text = json.dumps({"status": {"error": "the server's own words"}}).encode() if body is None else body
-        self.failures[path] = [(status, headers or {}, text) for status in statuses]
-
-    def to(self, method: str, ending: str) -> list[Sent]:
-        return [sent for sent in self.sent if sent.method == method and sent.path.endswith(ending)]
-
-    def answer(self, sent: Sent) -> tuple[int, dict[str, str], bytes]:
-        self.sent.append(sent)
-        time.sleep(self.delay)
-        ending = sent.path.removeprefix("/collections/books").removeprefix("-g1") or "/"
-        if waiting := self.failures.get(f"{sent.method} {ending}"):
-            return waiting.pop(0)
-        if (sent.method, ending) == ("PUT", "/"):
-            self.exists = True
-        if (sent.method, ending) == ("PATCH", "/"):
-            self.metadata.update(sent.body.get("metadata") or {})
-        if ending == "/index":
-            self.schema[sent.body["field_name"]] = {"data_type": sent.body["field_schema"], "points": 3}
-        result = {"/exists": {"exists": self.exists}, "/": self.info() if sent.method == "GET" else True}
-        update = {"operation_id": 1, "status": "completed"}
-        result.update({"/points": update, "/points/delete": update, "/index": update})
-        result |= {"/aliases": {"aliases": []}, "/collections/aliases": True, "/collections": {"collections": []}}
-        result.update(self.results)
-        return 200, {}, json.dumps({"result": result[ending], "status": "ok", "time": 0.001}).encode()
-
-    def info(self) -> dict[str, Any]:
-        optimizers = {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000, "default_segment_number": 0}
-        return {
-            "status": self.status.pop(0) if len(self.status) > 1 else self.status[0],
-            "optimizer_status": "ok",
-            "segments_count": 1,
-            "points_count": 0,
-            "indexed_vectors_count": 0,
-            "payload_schema": self.schema,
-            "config": {
-                "params": {"vectors": self.vectors, "sparse_vectors": {"bm25": {"modifier": "idf"}}},
-                "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-                "optimizer_config": {**optimizers, "flush_interval_sec": 5},
-                "metadata": self.metadata,
-            },
-        }
-
-
 @pytest.fixture
 def qdrant() -> Iterator[Qdrant]:
     """A scripted server on the loopback interface with the collection ``books``."""
-    script = Qdrant()
-
-    class Handler(BaseHTTPRequestHandler):
-        def _serve(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            path, _, query = self.path.partition("?")
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            status, extra, text = script.answer(Sent(self.command, path, query, headers, body))
-            try:
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", **extra}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-            except ConnectionError:
-                pass  # the client has run out of patience, as a test wants it to
-
-        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    script.url = f"http://127.0.0.1:{httpd.server_address[1]}"
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield script
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    with running(Qdrant()) as script:
+        yield script
 
 
 @pytest.fixture
@@ -188,7 +88,7 @@ def test_a_new_collection_is_created_as_configured(qdrant: Qdrant) -> None:
     assert [sent.body for sent in indexes] == [
         {"field_name": name, "field_schema": "keyword"} for name in ("document", "document_id", "source")
     ]
-    assert {sent.query for sent in indexes} == {"wait=true"}
+    assert {sent.query for sent in indexes} == {"wait=true&timeout=600"}
 
 
 def test_an_existing_collection_is_left_as_it_is(qdrant: Qdrant) -> None:
@@ -262,11 +162,43 @@ def test_refused_keys_name_the_variable(qdrant: Qdrant, monkeypatch: pytest.Monk
     assert len(qdrant.sent) == 2
 
 
-def test_a_server_in_trouble_is_asked_again(qdrant: Qdrant, store: ServerStore, pauses: list[float]) -> None:
-    qdrant.fail("PUT /points", 503, 500)
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_server_in_trouble_is_asked_again(
+    qdrant: Qdrant, store: ServerStore, pauses: list[float], status: int
+) -> None:
+    qdrant.fail("PUT /points", status, 500)
     store.upsert(numbered(1))
     assert len(qdrant.to("PUT", "/points")) == 3
     assert 0.1 <= pauses[0] <= 0.2 <= pauses[1] <= 0.4
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    error = ResponseHandlingException(OSError("gone"))
+    for attempt, longest in enumerate([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20, 20]):
+        made = [failures.pause(error, attempt) for _ in range(50)]
+        assert longest / 2 <= min(made) < max(made) <= longest
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(pauses: list[float]) -> None:
+    with QdrantDouble() as double, ServerStore(settings(double.url), dim=4) as store:
+        # Carried out, and the connection closes before the answer.
+        double.fail("PUT .*/points$", status=0, applied=True, times=2)
+        store.upsert(numbered(3))
+        assert (double.count("PUT .*/points$"), len(pauses)) == (3, 2)
+        assert store.count() == 3
+        double.fail("POST .*/points/delete$", status=0, applied=True)
+        assert store.delete_where({"must": [{"has_id": [numbered(1)[0].id]}]}) == 1
+        assert store.count() == 2
+
+
+def test_connections_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with QdrantDouble() as double, ServerStore(settings(double.url), dim=4) as store:
+        accepted = []
+        accept = double._httpd.get_request
+        monkeypatch.setattr(double._httpd, "get_request", lambda: accepted.append(1) or accept())
+        for _ in range(20):
+            store.count()
+    assert len(accepted) <= 1
 
 
 def test_patience_ends(qdrant: Qdrant, store: ServerStore, pauses: list[float]) -> None:
@@ -336,7 +268,29 @@ def test_a_creation_whose_answer_was_lost_is_not_repeated(qdrant: Qdrant, pauses
 
     qdrant.answer = lose_the_answer  # type: ignore[method-assign]
     ServerStore(settings(qdrant.url), dim=4).close()
-    assert (len(qdrant.to("PUT", "/collections/books-g1")), len(pauses)) == (1, 1)
+    assert (len(qdrant.to("PUT", "/collections/books-g1")), len(pauses)) == (1, 0)
+
+
+def test_a_creation_that_failed_is_repeated(qdrant: Qdrant, pauses: list[float]) -> None:
+    qdrant.exists = False
+    qdrant.fail("PUT /", 503)
+    ServerStore(settings(qdrant.url), dim=4).close()
+    assert (len(qdrant.to("PUT", "/collections/books-g1")), len(pauses)) == (2, 1)
+
+
+def test_a_creation_in_which_another_process_was_faster_is_taken_over(qdrant: Qdrant, pauses: list[float]) -> None:
+    qdrant.exists = False
+    answer = qdrant.answer
+
+    def be_faster(sent: Sent) -> Answer:
+        if (sent.method, sent.path) == ("PUT", "/collections/books-g1"):
+            answer(sent)
+            return 409, {}, b"{}"
+        return answer(sent)
+
+    qdrant.answer = be_faster  # type: ignore[method-assign]
+    ServerStore(settings(qdrant.url), dim=4).close()
+    assert (len(qdrant.to("PUT", "/collections/books-g1")), pauses) == (1, [])
 
 
 def test_writes_go_in_batches_and_wait(qdrant: Qdrant, store: ServerStore) -> None:
@@ -443,18 +397,32 @@ def test_optimize_waits_until_the_collection_is_green(
     qdrant: Qdrant, store: ServerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(server, "_sleep", waits.append)
-    qdrant.status = ["grey", "yellow", "yellow", "green"]
+    monkeypatch.setattr(indexing, "_sleep", waits.append)
+    # One more answer: the first looks whether indexing was put off.
+    qdrant.status = ["grey", "grey", "yellow", "yellow", "green"]
     store.optimize()
-    assert len(waits) == 3
+    assert waits == [0.5, 0.5, 0.5]
     assert [sent.body for sent in qdrant.to("PATCH", "/books")] == [{"optimizers_config": {}}]
-    qdrant.status = ["yellow", "red"]
+    qdrant.status = ["yellow", "yellow", "red"]
     with pytest.raises(StoreError, match="reports an error; see the log of the server"):
         store.optimize()
-    monkeypatch.setattr(server, "OPTIMIZE_WAIT_S", -1.0)
-    qdrant.status = ["yellow"]
-    with pytest.raises(StoreError, match="is still yellow after"):
+
+
+def test_optimize_gives_up_when_nothing_moves(
+    qdrant: Qdrant, store: ServerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def sleep(_: float) -> None:
+        now[0] += 1800
+
+    monkeypatch.setattr(indexing, "_sleep", sleep)
+    monkeypatch.setattr(indexing, "_clock", lambda: now[0])
+    # The change of status counts as movement; half an hour passes between two looks.
+    qdrant.status = ["yellow", "yellow", "grey", "yellow"]
+    with pytest.raises(StoreError, match="is yellow and nothing has moved for 3600 s"):
         store.optimize()
+    assert now[0] == 5 * 1800
 
 
 def test_the_first_facet_of_a_field_makes_an_index_of_its_kind(qdrant: Qdrant, store: ServerStore) -> None:

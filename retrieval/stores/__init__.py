@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.config import Config, EdgeStoreConfig, MemoryStoreConfig, ServerStoreConfig
-from retrieval.datatypes import IndexManifest
+from retrieval.datatypes import IndexManifest, Quantization
 from retrieval.manifest import manifest_from_json, peek_manifest
 from retrieval.protocols import Store
 
-__all__ = ["StoredIndex", "grow_store", "open_store", "peek_index"]
+__all__ = ["StoredIndex", "grow_store", "open_store", "peek_index", "peek_quantization"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,13 @@ class StoredIndex:
         location: Folder, or URL and collection.
         manifest: Its manifest.
         encoder_folder: Where its adapted encoder is, if it has one; ``None`` where the configuration names no place.
+        origin: What the live generation was copied from; empty where it was not (see `Store.start_generation`).
     """
 
     location: str
     manifest: IndexManifest
     encoder_folder: Path | None
+    origin: str = ""
 
 
 def peek_index(config: Config, path: str | Path | None = None) -> StoredIndex | None:
@@ -49,23 +51,43 @@ def peek_index(config: Config, path: str | Path | None = None) -> StoredIndex | 
     """
     store = config.store
     if isinstance(store, EdgeStoreConfig):
-        from retrieval.stores.index_folder import encoder_folder
+        from retrieval.stores.index_folder import encoder_folder, origin_of
 
         folder = Path(path if path is not None else store.path or ".")
         manifest = peek_manifest(folder)
         if manifest is None:
             return None
-        return StoredIndex(str(folder), manifest, encoder_folder(folder, manifest.generation))
+        number = manifest.generation
+        return StoredIndex(str(folder), manifest, encoder_folder(folder, number), origin_of(folder, number))
     if isinstance(store, ServerStoreConfig):
-        from retrieval.stores.server_generations import peek_collection
+        from retrieval.stores.server.generations import peek_collection
 
         found = peek_collection(store)
         if found is None:
             return None
-        location, collection, values = found
+        location, collection, values, origin = found
         models = None if store.models is None else Path(store.models) / collection
-        return StoredIndex(location, manifest_from_json(values, location), models)
+        return StoredIndex(location, manifest_from_json(values, location), models, origin)
     return None
+
+
+def peek_quantization(folder: str | Path, generation: int) -> tuple[Quantization, bool]:
+    """How the vectors of an embedded index are compressed, read without opening it.
+
+    Args:
+        folder: Folder of the index.
+        generation: Number of the live generation, from its manifest.
+
+    Returns:
+        The quantization that searches use, and whether a change of it was interrupted, or is under way.
+
+    Raises:
+        StoreCorruptError: The settings of the store cannot be read.
+    """
+    from retrieval.stores.index_folder import settings_of
+
+    settings = settings_of(Path(folder), generation)
+    return (Quantization(), False) if settings is None else (settings.quantization, settings.switching)
 
 
 def open_store(
@@ -100,8 +122,8 @@ def open_store(
     return EdgeStore(config, dim=dim, path=path, verify=verify, fresh=fresh)
 
 
-def grow_store(config: Config, *, dim: int, path: str | Path) -> Store:
-    """An empty next generation of the embedded index in a folder, made when absent, whatever state it is in.
+def grow_store(config: Config, *, dim: int, path: str | Path, origin: str = "") -> Store:
+    """The next generation of the embedded index in a folder, made when absent, whatever state it is in.
 
     The index is locked until the store is closed; `Store.make_live` puts the new generation in its place.
 
@@ -109,17 +131,18 @@ def grow_store(config: Config, *, dim: int, path: str | Path) -> Store:
         config: Its ``store``, ``hnsw`` and ``quantization`` are used.
         dim: Dimensions of dense vectors.
         path: Folder of the index.
+        origin: What it will be a copy of; see `Store.start_generation`.
 
     Raises:
         StoreError: The folder cannot be made.
         StoreBusyError: Another process or handle has the index open.
         StoreFullError: Too little disk is left.
     """
-    from retrieval.stores.edge import EdgeStore
+    from retrieval.stores.edge import grow
     from retrieval.stores.index_folder import IndexFolder
 
     index = IndexFolder(Path(path))
     try:
-        return EdgeStore(config, dim=dim, generation=index.start())
+        return grow(config, index, dim, origin)
     finally:
         index.release()

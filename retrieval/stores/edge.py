@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,11 @@ class EdgeStore:
         return self._folder.number
 
     @property
+    def origin(self) -> str:
+        """What this generation was started from; see `Store.origin`."""
+        return self._folder.origin
+
+    @property
     def quantization(self) -> Quantization:
         """How dense vectors are compressed at present."""
         return self._settings.quantization
@@ -205,25 +210,30 @@ class EdgeStore:
         return values
 
     def set_quantization(self, quantization: Quantization) -> None:
-        """Compress dense vectors another way, or no more; rebuilds the segments in a process of its own."""
+        """Compress dense vectors another way, or no more; rebuilds the segments in a process of its own.
+
+        Searches wait meanwhile. Where this process is killed, or the rebuild fails, the store has no quantization from
+        then on and compares vectors as they were given, until this is called again.
+        """
         checked_quantization(quantization)
         with self._writes():
-            before = self.quantization
-            if (quantization.kind, quantization.bits, quantization.query_bits) != (
-                before.kind,
-                before.bits,
-                before.query_bits,
-            ):
-                self._engine.set_quantization(quantization)
-                self._save(Settings(quantization))
-            else:
+            if not self._settings.switching and _same_codes(quantization, self.quantization):
                 self._save(replace(self._settings, quantization=quantization))
+                return
+            self._engine.require_disk(extra=self._engine.size_on_disk())
+            self._save(Settings(Quantization(), self._settings.has_deletes, switching=True))
+            self._engine.set_quantization(quantization)
+            self._save(Settings(quantization))
+
+    def bulk(self, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+        """Nothing to put off; see `Store.bulk`."""
+        return nullcontext()
 
     def optimize(self) -> None:
         """Build the graph where due and drop deleted points; runs in a process of its own while this store waits."""
         with self._writes():
             self._engine.optimize()
-            self._save(Settings(self.quantization))
+            self._save(replace(self._settings, has_deletes=False))
 
     def flush(self) -> None:
         """Make everything acknowledged survive a power loss."""
@@ -259,25 +269,21 @@ class EdgeStore:
         """Folder of the encoder that was adapted for this generation; see `Store.encoder_folder`."""
         return self._folder.encoder
 
-    def start_generation(self, dim: int) -> EdgeStore:
-        """An empty store in the same folder; see `Store.start_generation`.
+    def start_generation(self, dim: int, *, origin: str = "") -> EdgeStore:
+        """A store for the next generation in the same folder; see `Store.start_generation`.
 
         Raises:
             StoreFullError: There is no room for a second copy of the segments.
         """
         self._engine.require_disk(extra=self._engine.size_on_disk())
-        generation = self._folder.index.start()
-        try:
-            return self._with(generation, dim)
-        except BaseException:
-            generation.erase()
-            raise
+        return grow(self._inherited(), self._folder.index, dim, origin)
 
     def open_generation(self, number: int) -> EdgeStore:
         """The store of another generation; see `Store.open_generation`."""
         generation = GenerationFolder(self._folder.index, number)
         try:
-            return self._with(generation, engine_dimensions(generation.engine))
+            dim = engine_dimensions(generation.engine)
+            return EdgeStore(self._inherited(), dim=dim, verify=False, generation=generation)
         except BaseException:
             generation.release()
             raise
@@ -318,11 +324,9 @@ class EdgeStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _with(self, generation: GenerationFolder, dim: int) -> EdgeStore:
+    def _inherited(self) -> Config:
         quantization = QuantizationConfig.model_validate(asdict(self.quantization))
-        return EdgeStore(
-            self._config.model_copy(update={"quantization": quantization}), dim=dim, verify=False, generation=generation
-        )
+        return self._config.model_copy(update={"quantization": quantization})
 
     def _save(self, settings: Settings) -> None:
         if settings != self._settings:
@@ -388,6 +392,25 @@ class EdgeStore:
             yield from (stored_point(record, select) for record in records)
             if offset is None:
                 return
+
+
+def grow(config: Config, index: IndexFolder, dim: int, origin: str = "") -> EdgeStore:
+    """A store for the next generation of an index folder; see `Store.start_generation`."""
+    generation = index.start(origin)
+    try:
+        return EdgeStore(config, dim=dim, verify=False, generation=generation)
+    except BaseException as error:
+        # The files of a copy that cannot be continued are no loss; those of one that can be stay.
+        if not origin or isinstance(error, StoreCorruptError):
+            generation.erase()
+        if not origin or not isinstance(error, StoreCorruptError):
+            raise
+    return EdgeStore(config, dim=dim, verify=False, generation=index.start(origin))
+
+
+def _same_codes(one: Quantization, other: Quantization) -> bool:
+    """Whether both compress a vector to the same bits, however these are searched."""
+    return (one.kind, one.bits, one.query_bits) == (other.kind, other.bits, other.query_bits)
 
 
 def _open_live(path: str | Path | None, *, tidy: bool, fresh: bool) -> GenerationFolder:

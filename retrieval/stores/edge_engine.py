@@ -21,11 +21,17 @@ from retrieval.stores.json_files import REMEDY, read_json, sync_folder, write_js
 
 R = TypeVar("R")
 _CONFIG = "edge_config.json"
+_UNFINISHED = "temp_segments"
 KEYWORDS = ("document", "document_id", "source")
-# optimize() holds the GIL for its whole run, so it gets an interpreter of its own.
+# optimize() holds the GIL for its whole run, so it gets an interpreter of its own. On Linux that one ends with the
+# process that waits for it (1 is PR_SET_PDEATHSIG): as an orphan it would go on holding the engine's lock.
 _OPTIMIZE = """
-import sys
+import ctypes, os, signal, sys
 from qdrant_edge import EdgeShard
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[2]):
+    sys.exit("nobody waits for it any more")
 shard = EdgeShard.load(sys.argv[1])
 shard.optimize()
 shard.close()
@@ -211,6 +217,9 @@ class Engine:
     def _load(self, quantization: Quantization | None = None) -> None:
         with self._translated("open", damaged=True):
             self._shard = engine.EdgeShard.load(str(self.folder), self._config(quantization))
+        # What an optimization that was killed has left; the lock of the engine is ours, so that none is running.
+        for leftover in (self.folder / _UNFINISHED).glob("*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _close_shard(self) -> None:
         # The engine flushes as it closes.
@@ -244,7 +253,7 @@ class Engine:
     def _optimize_closed(self) -> None:
         package = Path(engine.__file__).parent.parent
         paths = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-P", "-c", _OPTIMIZE, str(self.folder)]
+        command = [sys.executable, "-P", "-c", _OPTIMIZE, str(self.folder), str(os.getpid())]
         try:
             child = subprocess.run(
                 command,

@@ -44,7 +44,7 @@ def edge_query(query: Query, quantization: Quantization, *, ef: int, count_livin
         params = engine.SearchParams(idf=living)
     else:
         nearest = engine.Query.Nearest(query.vector.tolist(), using="dense")
-        params = _search_params(quantization, ef=max(ef, query.limit), exact=query.exact)
+        params = _search_params(query.compression(quantization), ef=max(ef, query.limit), exact=query.exact)
     return engine.QueryRequest(limit=query.window, query=nearest, filter=condition, params=params)
 
 
@@ -64,8 +64,10 @@ def stored_point(record: Any, select: Callable[..., dict[str, Any]]) -> StoredPo
 
 def _search_params(quantization: Quantization, *, ef: int, exact: bool) -> engine.SearchParams:
     """Parameters of a dense query, each stated so that no default of the engine decides."""
-    compressed = None
-    if quantization.kind != "none":
+    if quantization.kind == "none":
+        # A change of quantization that was killed may have left compressed vectors behind.
+        compressed = engine.QuantizationSearchParams(ignore=True)
+    else:
         compressed = engine.QuantizationSearchParams(
             ignore=exact, rescore=quantization.rescore, oversampling=quantization.oversampling
         )

@@ -13,9 +13,9 @@ from typing import Any
 from retrieval.errors import StoreInputError
 
 MAX_DEPTH = 32
-_PART = r'(?:[\w-]+|"[^"\\]+")(?:\[\d*\])*'
+_PART = r'(?:[\w-]+|"[^"\\]+")(?:\[[0-9]{0,9}\])*'
 _PATH = re.compile(rf"{_PART}(?:\.{_PART})*")
-_TOKEN = re.compile(r'([\w-]+)|"([^"]+)"|\[(\d*)\]')
+_TOKEN = re.compile(r'([\w-]+)|"([^"]+)"|\[([0-9]*)\]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +184,11 @@ def _clause(where: Any, place: str, depth: int) -> Clause:
         return Clause(must, should, must_not)
     _require_mapping(minimum, f"{place}.min_should", {"conditions", "min_count"})
     count = minimum.get("min_count")
-    if not _is_int(count) or count < 0:
-        raise StoreInputError(f"{place}.min_should.min_count is a whole number from 0, not {count!r}")
-    conditions = _conditions(minimum.get("conditions"), f"{place}.min_should.conditions", depth)
+    if not _is_int(count) or not 0 <= count <= 10_000:
+        raise StoreInputError(f"{place}.min_should.min_count is a whole number from 0 to 10,000, not {count!r}")
+    if not isinstance(minimum.get("conditions"), Sequence):
+        raise StoreInputError(f"{place}.min_should.conditions is a list of conditions")
+    conditions = _conditions(minimum["conditions"], f"{place}.min_should.conditions", depth)
     return Clause(must, should, must_not, conditions, count)
 
 

@@ -9,10 +9,12 @@
         store.json       `Settings`
         encoder/         the encoder, where it was adapted to these documents
         growing.json     while it is made: its manifest so far
+        origin.json      what it is a copy of, where it is one
         manifest.json    after it was replaced: its manifest at that moment
 
 One rename of ``manifest.json`` switches from one generation to another. Whatever happens before it, the old one is
-live; folders that the manifest does not name are left over from a process that died and are erased.
+live; folders that the manifest does not name are left over from a process that died and are erased, except a copy that
+is still growing: it can be continued.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from retrieval.stores.lock import IndexLock
 
 GENERATIONS = "generations"
 ENCODER = "encoder"
+_SETTINGS = "store.json"
 _GROWING = "growing.json"
+_ORIGIN = "origin.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +46,36 @@ class Settings:
     Args:
         quantization: How dense vectors are compressed and rescored.
         has_deletes: Whether points were deleted or replaced since the last optimization.
+        switching: Whether a change of ``quantization``, which is none meanwhile, was begun and has not ended.
     """
 
     quantization: Quantization
     has_deletes: bool = False
+    switching: bool = False
 
 
 def encoder_folder(root: Path, generation: int) -> Path:
     """Folder of the adapted encoder of a generation, if it has one."""
     return root / GENERATIONS / str(generation) / ENCODER
+
+
+def origin_of(root: Path, generation: int) -> str:
+    """What a generation is a copy of; empty where it is none."""
+    try:
+        return str((read_json(root / GENERATIONS / str(generation) / _ORIGIN) or {}).get("origin", ""))
+    except StoreCorruptError:
+        return ""
+
+
+def settings_of(root: Path, generation: int) -> Settings | None:
+    """The settings of a generation, read without opening it; ``None`` where it has none yet.
+
+    Raises:
+        StoreCorruptError: The file cannot be read.
+    """
+    path = root / GENERATIONS / str(generation) / _SETTINGS
+    saved = read_json(path)
+    return None if saved is None else _settings(saved, path)
 
 
 class IndexFolder:
@@ -103,15 +128,27 @@ class IndexFolder:
             check_schema(manifest, str(self.root))
         return manifest
 
-    def start(self) -> GenerationFolder:
-        """The folder of a new generation, under a number that no folder has."""
-        number = max(self._present(), default=0) + 1
+    def start(self, origin: str = "") -> GenerationFolder:
+        """The folder of a new generation, under a number that no folder has.
+
+        Args:
+            origin: What it will be a copy of: the folder of a copy of the same that was left growing is continued,
+                those of others are erased.
+        """
+        for number in self._growing_copies():
+            if origin and origin_of(self.root, number) == origin:
+                return GenerationFolder(self, number, growing=True)
+            _erase(self.generation(number))
+        # Without a manifest generation 1 is the live one; a copy must not be taken for it.
+        number = max(self._present(), default=1 if origin else 0) + 1
         folder = self.generation(number)
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise StoreError(f"cannot make {folder}: {error.strerror or error}") from error
         write_json(folder / _GROWING, {})
+        if origin:
+            write_json(folder / _ORIGIN, {"origin": origin})
         return GenerationFolder(self, number, growing=True)
 
     def switch(self, generation: GenerationFolder, manifest: Mapping[str, Any]) -> None:
@@ -132,12 +169,17 @@ class IndexFolder:
     def tidy(self) -> None:
         """Erase the generations that the manifest does not name; without a manifest, those that were being made.
 
+        A copy that is growing stays.
+
         Raises:
             StoreCorruptError: The manifest cannot be read.
         """
         manifest = self.read_manifest()
+        copies = self._growing_copies()
         for number in self._present():
             folder = self.generation(number)
+            if number in copies:
+                continue
             if manifest is None:
                 if (folder / _GROWING).exists():
                     _erase(folder)
@@ -161,11 +203,20 @@ class IndexFolder:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
 
+    def _growing_copies(self) -> list[int]:
+        manifest = self._readable_manifest()
+        named = () if manifest is None else _numbers(manifest, self.root)
+        growing = [number for number in self._present() if (self.generation(number) / _GROWING).exists()]
+        return [number for number in growing if number not in named and origin_of(self.root, number)]
+
     def _readable_manifest(self) -> dict[str, Any] | None:
         try:
-            return self.read_manifest()
+            manifest = self.read_manifest()
+            if manifest is not None:
+                _numbers(manifest, self.root)
         except StoreCorruptError:
             return None
+        return manifest
 
 
 class GenerationFolder:
@@ -184,6 +235,7 @@ class GenerationFolder:
         self.path = index.generation(number)
         self.engine = self.path / "engine"
         self.encoder = self.path / ENCODER
+        self.origin = origin_of(index.root, number)
         self._released = False
         index.share()
 
@@ -224,21 +276,18 @@ class GenerationFolder:
         """
         if not self.engine.is_dir() and self.read_manifest() is not None:
             raise StoreCorruptError(f"index {self.index.root} has a manifest and no folder {self.engine}; {REMEDY}")
-        path = self.path / "store.json"
+        path = self.path / _SETTINGS
         saved = read_json(path)
         if saved is None:
             settings = Settings(quantization, has_deletes=self.engine.exists())
             self.path.mkdir(parents=True, exist_ok=True)
             self.save_settings(settings)
             return settings
-        try:
-            return Settings(Quantization(**saved["quantization"]), bool(saved["has_deletes"]))
-        except (KeyError, TypeError) as error:
-            raise StoreCorruptError(f"{path} is damaged ({error!r}); {REMEDY}") from error
+        return _settings(saved, path)
 
     def save_settings(self, settings: Settings) -> None:
         """Replace the settings atomically."""
-        write_json(self.path / "store.json", asdict(settings))
+        write_json(self.path / _SETTINGS, asdict(settings))
 
     def erase(self) -> None:
         """Remove the folder of a generation that is not live."""
@@ -257,6 +306,15 @@ def _numbers(manifest: Mapping[str, Any], root: Path) -> tuple[int, int | None]:
     if type(live) is not int or live < 1 or (previous is not None and type(previous) is not int):
         raise StoreCorruptError(f"the manifest of {root} has generation {live!r} and previous {previous!r}; {REMEDY}")
     return live, previous
+
+
+def _settings(saved: Mapping[str, Any], path: Path) -> Settings:
+    try:
+        return Settings(
+            Quantization(**saved["quantization"]), bool(saved["has_deletes"]), bool(saved.get("switching", False))
+        )
+    except (KeyError, TypeError) as error:
+        raise StoreCorruptError(f"{path} is damaged ({error!r}); {REMEDY}") from error
 
 
 def _erase(folder: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ class _Contents:
     postings: dict[int, dict[str, float]] = field(default_factory=dict)
     sparse_count: int = 0
     manifest: dict[str, Any] | None = None
+    origin: str = ""
+    growing: bool = False
 
 
 class _Index:
@@ -109,6 +112,11 @@ class MemoryStore:
     def generation(self) -> int:
         """Number of the generation."""
         return self._number
+
+    @property
+    def origin(self) -> str:
+        """What this generation was started from; see `Store.origin`."""
+        return self._contents.origin
 
     @property
     def quantization(self) -> Quantization:
@@ -198,6 +206,10 @@ class MemoryStore:
         self._require_open()
         checked_quantization(quantization)
 
+    def bulk(self, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+        """Nothing to put off; see `Store.bulk`."""
+        return nullcontext()
+
     def optimize(self) -> None:
         """Nothing to do."""
         self._require_open()
@@ -222,11 +234,16 @@ class MemoryStore:
         """A temporary folder; see `Store.encoder_folder`."""
         return self._index.folder / str(self._number)
 
-    def start_generation(self, dim: int) -> MemoryStore:
-        """An empty store; see `Store.start_generation`."""
+    def start_generation(self, dim: int, *, origin: str = "") -> MemoryStore:
+        """A store for the next generation; see `Store.start_generation`."""
         self._require_open()
+        for number, contents in list(self._index.generations.items()):
+            if contents.growing and contents.origin:
+                if (contents.origin, contents.dim) == (origin, dim):
+                    return self._of(number)
+                self._forget(number)
         number = max(self._index.generations) + 1
-        self._index.generations[number] = _Contents(dim)
+        self._index.generations[number] = _Contents(dim, origin=origin, growing=True)
         return self._of(number)
 
     def open_generation(self, number: int) -> MemoryStore:
@@ -240,14 +257,16 @@ class MemoryStore:
         """Switch to this generation; see `Store.make_live`."""
         self.write_manifest({**manifest, "generation": self._number})
         self._index.live = self._number
+        self._contents.growing = False
 
     def tidy(self) -> None:
-        """Forget the generations that the manifest does not name."""
+        """Forget the generations that the manifest does not name, but not a copy that can be continued."""
         manifest = self._index.generations[self._index.live].manifest or {}
         kept = {self._index.live, manifest.get("previous")}
         for number in self._index.generations.keys() - kept:
-            del self._index.generations[number]
-            shutil.rmtree(self._index.folder / str(number), ignore_errors=True)
+            contents = self._index.generations[number]
+            if not (contents.growing and contents.origin):
+                self._forget(number)
 
     def abandon(self) -> None:
         """Forget a generation that is not live.
@@ -257,8 +276,7 @@ class MemoryStore:
         """
         if self._number == self._index.live:
             raise StoreError(f"generation {self._number} is live and is not erased")
-        self._index.generations.pop(self._number, None)
-        shutil.rmtree(self.encoder_folder(), ignore_errors=True)
+        self._forget(self._number)
         self.close()
 
     def close(self) -> None:
@@ -272,6 +290,10 @@ class MemoryStore:
         store = MemoryStore.__new__(MemoryStore)
         store._serve(self._index, number)
         return store
+
+    def _forget(self, number: int) -> None:
+        self._index.generations.pop(number, None)
+        shutil.rmtree(self._index.folder / str(number), ignore_errors=True)
 
     def _require_open(self) -> None:
         if self._closed:

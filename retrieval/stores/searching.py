@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retrieval.datatypes import FloatArray, ScoredPoint, SearchRequest, SparseVector
+from retrieval.datatypes import FloatArray, Quantization, ScoredPoint, SearchRequest, SparseVector
 from retrieval.stores.filters import Clause
 from retrieval.stores.points import checked_requests
 from retrieval.stores.ties import MARGIN, best_first, close_tie
@@ -22,6 +22,7 @@ class Query:
         limit: How many points are wanted.
         exact: Whether approximate search and quantization are bypassed.
         window: How many points are asked for.
+        rescore: As `SearchRequest.rescore`.
     """
 
     vector: FloatArray | SparseVector
@@ -29,6 +30,11 @@ class Query:
     limit: int
     exact: bool
     window: int
+    rescore: bool | None = None
+
+    def compression(self, quantization: Quantization) -> Quantization:
+        """How this query is scored where vectors are compressed in that way."""
+        return quantization if self.rescore is None else replace(quantization, rescore=self.rescore)
 
 
 Ask = Callable[[list[Query]], Sequence[Sequence[Any]]]
@@ -50,7 +56,11 @@ def search_engine(
         StoreInputError: A request is not usable; nothing was asked.
     """
     queries = [
-        None if vector is None else Query(vector, clause, request.limit, exact or request.exact, request.limit + MARGIN)
+        None
+        if vector is None
+        else Query(
+            vector, clause, request.limit, exact or request.exact, request.limit + MARGIN, rescore=request.rescore
+        )
         for request, (vector, clause) in zip(requests, checked_requests(requests, dim), strict=True)
     ]
     answers = iter(ask([query for query in queries if query is not None]))

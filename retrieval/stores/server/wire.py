@@ -103,7 +103,7 @@ def server_query(query: Query, quantization: Quantization | None, *, ef: int) ->
     sparse = isinstance(query.vector, SparseVector)
     params = None
     if not sparse and quantization is not None:
-        params = _search_params(quantization, ef=max(ef, query.limit), exact=query.exact)
+        params = _search_params(query.compression(quantization), ef=max(ef, query.limit), exact=query.exact)
     return models.QueryRequest(
         query=_server_vector(query.vector),
         using="bm25" if sparse else "dense",
@@ -131,8 +131,10 @@ def stored_point(record: models.Record, select: Callable[..., dict[str, Any]]) -
 
 def _search_params(quantization: Quantization, *, ef: int, exact: bool) -> models.SearchParams:
     """Parameters of a dense query, each stated so that no default of the server decides."""
-    compressed = None
-    if quantization.kind != "none":
+    if quantization.kind == "none":
+        # Another process may have switched compression on since this store was opened, and may take it back.
+        compressed = models.QuantizationSearchParams(ignore=True)
+    else:
         compressed = models.QuantizationSearchParams(
             ignore=exact, rescore=quantization.rescore, oversampling=quantization.oversampling
         )

@@ -22,18 +22,14 @@ from qdrant_client import QdrantClient, models
 
 from retrieval.config import ServerStoreConfig
 from retrieval.errors import StoreError
-from retrieval.stores.server_collection import Collection
-from retrieval.stores.server_connection import Connection
+from retrieval.stores.server.collection import Collection
+from retrieval.stores.server.connection import ADMIN_TIMEOUT_S, Connection
 
 
 def live_collection(connection: Connection, name: str) -> str | None:
-    """The collection behind a name, ``None`` when there is none."""
-    aliases = connection.call("open", lambda c: c.get_aliases().aliases)
-    for alias in aliases:
-        if alias.alias_name == name:
-            return alias.collection_name
-    if connection.call("open", lambda c: c.collection_exists(name)):
-        return name
+    """The collection behind a name, ``None`` when there is none; completes a switch that was interrupted."""
+    if (found := named_collection(connection, name)) is not None:
+        return found
     complete = [
         collection
         for _, collection in sorted(generations_of(connection, name).items())
@@ -45,16 +41,26 @@ def live_collection(connection: Connection, name: str) -> str | None:
     return None
 
 
-def peek_collection(config: ServerStoreConfig) -> tuple[str, str, Mapping[str, Any]] | None:
-    """Look at an index without opening it: location, collection and manifest; ``None`` where there is none."""
+def named_collection(connection: Connection, name: str) -> str | None:
+    """The collection that an alias stands for, or that has the name itself; changes nothing."""
+    aliases = connection.call("open", lambda c: c.get_aliases().aliases)
+    for alias in aliases:
+        if alias.alias_name == name:
+            return alias.collection_name
+    return name if connection.call("open", lambda c: c.collection_exists(name)) else None
+
+
+def peek_collection(config: ServerStoreConfig) -> tuple[str, str, Mapping[str, Any], str] | None:
+    """Look at an index without opening it: location, collection, manifest and origin; ``None`` where there is none."""
     connection = Connection(config)
     try:
         collection = live_collection(connection, config.collection)
         if collection is None:
             return None
         location = f"{config.url.rstrip('/')}/collections/{config.collection}"
-        manifest = Collection(connection, collection, location).read_manifest()
-        return None if manifest is None else (location, collection, manifest)
+        found = Collection(connection, collection, location)
+        manifest, origin = found.read_manifest(), found.read_metadata("origin") or {}
+        return None if manifest is None else (location, collection, manifest, str(origin.get("name", "")))
     finally:
         connection.close()
 
@@ -87,6 +93,17 @@ def generations_of(connection: Connection, name: str) -> dict[int, str]:
     }
 
 
+def growing_copies(connection: Connection, name: str, known: set[str]) -> dict[str, str]:
+    """Collections that are being made from another index, with what that is, except those that are known."""
+    found = {}
+    for collection in generations_of(connection, name).values():
+        if collection not in known:
+            origin = Collection(connection, collection, collection).read_metadata("origin") or {}
+            if origin.get("growing"):
+                found[collection] = str(origin.get("name", ""))
+    return found
+
+
 def set_first(connection: Connection, name: str, collection: str) -> None:
     """Set the alias of an index that has just been made."""
     _move_alias(connection, name, collection)
@@ -105,8 +122,47 @@ def switch(connection: Connection, name: str, old: str, new: str) -> None:
         )
     if live == name:
         # Its name has to be free before an alias can have it.
-        connection.call("switch", lambda c: c.delete_collection(name))
+        connection.call("switch", lambda c: c.delete_collection(name, timeout=ADMIN_TIMEOUT_S))
     _move_alias(connection, name, new)
+
+
+def go_live(
+    connection: Connection,
+    name: str,
+    collection: str,
+    *,
+    replaces: str | None,
+    manifest: Mapping[str, Any],
+    noted: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Let a name stand for a complete collection.
+
+    A collection that is not behind an alias cannot be kept; then the manifest has no ``previous``.
+
+    Args:
+        connection: To the server.
+        name: The name in the configuration.
+        collection: The collection of a generation.
+        replaces: The one that is live; ``None`` where there is none.
+        manifest: Written to the collection, with its number.
+        noted: Further metadata to write.
+
+    Raises:
+        StoreError: Another process has switched meanwhile.
+    """
+    keeps = replaces not in {None, name} and manifest.get("previous") is not None
+    numbers = {"generation": generation_number(name, collection), "previous": manifest["previous"] if keeps else None}
+    Collection(connection, collection, collection).write_metadata(
+        {
+            "manifest": {**manifest, **numbers},
+            "previous_collection": {"name": replaces} if keeps else {},
+            **(noted or {}),
+        }
+    )
+    if replaces is None:
+        set_first(connection, name, collection)
+    else:
+        switch(connection, name, replaces, collection)
 
 
 def erase_generations(connection: Connection, name: str, *, keep: set[str], models_folder: Path | None) -> None:
@@ -127,7 +183,7 @@ def erase_all(connection: Connection, name: str) -> None:
 
 
 def _delete(connection: Connection, collection: str) -> None:
-    connection.call("erase", lambda c: c.delete_collection(collection))
+    connection.call("erase", lambda c: c.delete_collection(collection, timeout=ADMIN_TIMEOUT_S))
 
 
 def _move_alias(connection: Connection, name: str, collection: str) -> None:
@@ -139,6 +195,6 @@ def _move_alias(connection: Connection, name: str, collection: str) -> None:
         steps.append(
             models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=name))
         )
-        client.update_collection_aliases(steps)
+        client.update_collection_aliases(steps, timeout=ADMIN_TIMEOUT_S)
 
     connection.call("switch", move)

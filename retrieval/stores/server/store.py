@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from retrieval.datatypes import (
     StoredPoint,
 )
 from retrieval.errors import ConfigError, IndexMismatchError, StoreError
-from retrieval.stores.filters import Clause, parse_path
+from retrieval.stores.filters import parse_path
 from retrieval.stores.json_files import check_schema
 from retrieval.stores.matching import scalars_at
 from retrieval.stores.points import (
@@ -36,37 +36,31 @@ from retrieval.stores.points import (
     vector_names,
 )
 from retrieval.stores.searching import Query, search_engine
-from retrieval.stores.server_collection import Collection
-from retrieval.stores.server_connection import Connection
-from retrieval.stores.server_generations import (
+from retrieval.stores.server.collection import Collection, index_threshold_kb
+from retrieval.stores.server.connection import ADMIN_TIMEOUT_S, Connection
+from retrieval.stores.server.generations import (
     erase_all,
     erase_generations,
     generation_name,
     generation_number,
     generations_of,
+    go_live,
+    growing_copies,
     live_collection,
     set_first,
-    switch,
 )
-from retrieval.stores.server_models import (
-    server_filter,
-    server_point,
-    server_quantization,
-    server_query,
-    stored_point,
-)
+from retrieval.stores.server.indexing import BulkLoad, Indexing
+from retrieval.stores.server.payload_indexes import PayloadIndexes, wanted_indexes
+from retrieval.stores.server.points import Points
+from retrieval.stores.server.wire import server_filter, server_point, server_quantization
 from retrieval.stores.ties import count_values, most_frequent
-
-OPTIMIZE_WAIT_S = 3600.0
-_POLL_S = 0.5
-_sleep = time.sleep
 
 
 class ServerStore:
     """Keeps an index in a collection of a Qdrant server, created when absent.
 
     Every write waits until the server has applied it. Passing failures are repeated (see
-    `retrieval.stores.server_connection.Connection`). Equal scores are ordered by id, also at the cut. The server counts
+    `retrieval.stores.server.connection.Connection`). Equal scores are ordered by id, also at the cut. The server counts
     deleted points in BM25 statistics until it has optimized their segments, which it does by itself.
 
     Args:
@@ -96,17 +90,29 @@ class ServerStore:
             raise
 
     def _serve(
-        self, config: Config, connection: Connection, collection: str, dim: int, *, replaces: str | None
+        self,
+        config: Config,
+        connection: Connection,
+        collection: str,
+        dim: int,
+        *,
+        replaces: str | None,
+        copy_of: str = "",
     ) -> None:
         assert isinstance(config.store, ServerStoreConfig)
         self._config, self._store, self._hnsw, self._dim = config, config.store, config.hnsw, dim
         self._connection = connection
         self._name = collection
         self._replaces = replaces
+        self._copy_of = copy_of
         self._collection = Collection(connection, collection, self.location)
-        if not connection.call("open", lambda c: c.collection_exists(collection)):
-            self._collection.create(config, dim)
+        self._indexing = Indexing(connection, self._collection, self.location, index_threshold_kb(config, dim))
+        self._load: BulkLoad | None = None
+        self._points = Points(connection, collection, self._store.batch_size)
+        self._indexes = PayloadIndexes(connection, self._collection)
+        self._collection.create(config, dim, copy_of)
         self._collection.check(dim)
+        self._indexes.ensure(wanted_indexes(config.store))
         self._collection.read_manifest()
         self._quantization = self._collection.read_quantization() or config.quantization.record()
 
@@ -121,6 +127,11 @@ class ServerStore:
         return generation_number(self._store.collection, self._name)
 
     @property
+    def origin(self) -> str:
+        """What this generation was started from; see `Store.origin`."""
+        return self._copy_of or str((self._collection.read_metadata("origin") or {}).get("name", ""))
+
+    @property
     def quantization(self) -> Quantization:
         """How dense vectors are compressed at present."""
         return self._quantization
@@ -129,9 +140,7 @@ class ServerStore:
         """Write points; see `Store.upsert`."""
         checked = [server_point(point) for point in checked_points(points, self._dim)]
         self._require_open()
-        for start in range(0, len(checked), self._store.batch_size):
-            batch = checked[start : start + self._store.batch_size]
-            self._upsert(batch)
+        self._points.upsert(checked, self._announce)
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[ScoredPoint]]:
         """Best points of each request; see `Store.search`."""
@@ -142,13 +151,9 @@ class ServerStore:
     ) -> list[StoredPoint]:
         """Read points by id; see `Store.get`."""
         wanted, select = checked_ids(ids), payload_selector(payload)
-        fields = _payload_fields(payload)
         names = vector_names(vectors)
         self._require_open()
-        found: dict[str, StoredPoint] = {}
-        for start in range(0, len(wanted), self._store.batch_size):
-            found.update(self._retrieve(wanted[start : start + self._store.batch_size], fields, names, select))
-        return [found[point_id] for point_id in wanted if point_id in found]
+        return self._points.get(wanted, payload, names, select)
 
     def scan(
         self,
@@ -162,14 +167,13 @@ class ServerStore:
         checked_limit(batch, "batch")
         clause, select = checked_filter(where), payload_selector(payload)
         self._require_open()
-        return self._scan(clause, select, _payload_fields(payload), vector_names(vectors), batch)
+        return self._points.scan(clause, payload, vector_names(vectors), select, batch)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points; see `Store.delete`."""
         doomed = checked_ids(ids)
         self._require_open()
-        for start in range(0, len(doomed), self._store.batch_size):
-            self._delete(models.PointIdsList(points=list(doomed[start : start + self._store.batch_size])))
+        self._points.delete(doomed)
 
     def delete_where(self, where: Filter) -> int:
         """Remove matching points; see `Store.delete_where`.
@@ -179,7 +183,7 @@ class ServerStore:
         """
         condition = server_filter(checked_delete_filter(where))
         doomed = self._collection.count(condition)
-        self._delete(models.FilterSelector(filter=condition))
+        self._points.delete_where(condition)
         return doomed
 
     def count(self, where: Filter | None = None) -> int:
@@ -191,36 +195,55 @@ class ServerStore:
         """Most frequent values; see `Store.facet`. The first facet of a field makes an index for it."""
         path, clause = parse_path(key), checked_filter(where)
         checked_limit(limit)
-        if not self._collection.index_covers(key):
+        if not self._indexes.cover(key):
             rows = (scalars_at(path, point.payload) for point in self.scan(where))
             return most_frequent(count_values(rows), limit)
-        return self._collection.facet(key, limit, None if clause is None else server_filter(clause))
+        return self._indexes.facet(key, limit, None if clause is None else server_filter(clause))
 
     def set_quantization(self, quantization: Quantization) -> None:
         """Compress dense vectors another way, or no more; the server rebuilds in the background."""
         checked_quantization(quantization)
         wanted: Any = server_quantization(quantization) or models.Disabled.DISABLED
-        self._connection.call("quantize", lambda c: c.update_collection(self._name, quantization_config=wanted))
-        self._collection.write_metadata({"quantization": asdict(quantization)})
+        self._collection.update("quantize", {"quantization": asdict(quantization)}, quantization_config=wanted)
         self._quantization = quantization
 
-    def optimize(self) -> None:
-        """Wait until the server has optimized the collection.
+    @contextmanager
+    def bulk(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Many points come within the block; see `Store.bulk` and ``store.bulk`` of the configuration."""
+        if self._load is not None:
+            yield
+            return
+        self._load = load = BulkLoad(self._indexing, self._collection, self._store.bulk)
+        try:
+            yield
+        except BaseException:
+            load.give_up()
+            raise
+        finally:
+            self._load = None
+        load.finish(on_wait)
+
+    def defer_indexing(self) -> None:
+        """Build no vector index until `resume_indexing`, for writers in several processes; safe to repeat."""
+        self._indexing.defer()
+
+    def resume_indexing(self) -> None:
+        """Build vector indexes again, where that was put off, and wait until they are complete.
 
         Raises:
-            StoreError: It reports an error, or is not done after `OPTIMIZE_WAIT_S` seconds.
+            StoreError: The server reports an error, or stands still.
         """
-        deadline = time.monotonic() + OPTIMIZE_WAIT_S
-        while (status := self._collection.info().status) is not models.CollectionStatus.GREEN:
-            if status is models.CollectionStatus.RED:
-                raise StoreError(f"the optimizer of {self.location} reports an error; see the log of the server")
-            if status is models.CollectionStatus.GREY:
-                self._connection.call("optimize", self._wake_optimizer)
-            if time.monotonic() > deadline:
-                raise StoreError(
-                    f"{self.location} is still {status.value} after {OPTIMIZE_WAIT_S:.0f} s; it goes on there"
-                )
-            _sleep(_POLL_S)
+        self._indexing.resume()
+        self._indexing.wait(seen=2)
+
+    def optimize(self) -> None:
+        """Wait until the server has optimized the collection, also where an ingest was killed that had put it off.
+
+        Raises:
+            StoreError: The server reports an error, or stands still.
+        """
+        self._indexing.resume()
+        self._indexing.wait()
 
     def flush(self) -> None:
         """Nothing to send: an acknowledged write is in the log of the server."""
@@ -249,8 +272,8 @@ class ServerStore:
         """
         return encoder_folder(self._store, self._name)
 
-    def start_generation(self, dim: int) -> ServerStore:
-        """A new collection; see `Store.start_generation`.
+    def start_generation(self, dim: int, *, origin: str = "") -> ServerStore:
+        """A collection for the next generation; see `Store.start_generation`.
 
         Raises:
             IndexMismatchError: Another process has switched to another generation since this store was opened.
@@ -259,8 +282,9 @@ class ServerStore:
         name = self._store.collection
         # Counted before leftovers go: one of them may be growing in another process, which then finds it gone.
         number = max([*generations_of(self._connection, name), self.generation]) + 1
-        self.tidy()
-        return self._with(generation_name(name, number), dim, replaces=self._name)
+        left = self._erase_leftovers(lambda copy_of: bool(origin) and copy_of == origin)
+        collection = left[0] if left else generation_name(name, number)
+        return self._with(collection, dim, replaces=self._name, copy_of=origin)
 
     def open_generation(self, number: int) -> ServerStore:
         """The store of the previous generation; see `Store.open_generation`."""
@@ -279,26 +303,35 @@ class ServerStore:
             StoreError: Another process has switched meanwhile.
         """
         assert self._replaces is not None
-        plain = self._replaces == self._store.collection
-        previous = None if plain or manifest.get("previous") is None else self._replaces
-        number = None if previous is None else manifest["previous"]
-        self._collection.write_metadata(
-            {
-                "manifest": {**manifest, "generation": self.generation, "previous": number},
-                "previous_collection": {} if previous is None else {"name": previous},
-            }
+        noted = {"origin": {"name": self._copy_of, "growing": False}} if self._copy_of else None
+        go_live(
+            self._connection,
+            self._store.collection,
+            self._name,
+            replaces=self._replaces,
+            manifest=manifest,
+            noted=noted,
         )
-        switch(self._connection, self._store.collection, self._replaces, self._name)
         self._replaces = None
 
     def tidy(self) -> None:
-        """Remove the collections of generations that the manifest does not name, and the folders of their encoders."""
+        """Remove the collections of generations that the manifest does not name, and the folders of their encoders.
+
+        A copy that is growing stays: it can be continued.
+        """
+        self._erase_leftovers(bool)
+
+    def _erase_leftovers(self, spare: Callable[[str], bool]) -> list[str]:
+        """As `tidy`, but of the copies that are growing only those stay whose origin is spared; these are returned."""
         manifest = self._collection.read_manifest() or {}
         keep = {self._name}
         if manifest.get("previous") is not None and (previous := self._previous_collection()) is not None:
             keep.add(previous)
+        copies = growing_copies(self._connection, self._store.collection, keep)
+        spared = sorted(collection for collection, origin in copies.items() if spare(origin))
         folder = None if self._store.models is None else Path(self._store.models)
-        erase_generations(self._connection, self._store.collection, keep=keep, models_folder=folder)
+        erase_generations(self._connection, self._store.collection, keep=keep.union(spared), models_folder=folder)
+        return spared
 
     def abandon(self) -> None:
         """Close and erase a generation that is not live.
@@ -309,7 +342,7 @@ class ServerStore:
         if self._replaces is None:
             raise StoreError(f"{self._name} is live at {self.location}; it is not erased")
         try:
-            self._connection.call("erase", lambda c: c.delete_collection(self._name))
+            self._connection.call("erase", lambda c: c.delete_collection(self._name, timeout=ADMIN_TIMEOUT_S))
             if self._store.models is not None:
                 shutil.rmtree(self.encoder_folder(), ignore_errors=True)
         finally:
@@ -325,11 +358,11 @@ class ServerStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _with(self, collection: str, dim: int, *, replaces: str) -> ServerStore:
+    def _with(self, collection: str, dim: int, *, replaces: str, copy_of: str = "") -> ServerStore:
         quantization = QuantizationConfig.model_validate(asdict(self._quantization))
         config = self._config.model_copy(update={"quantization": quantization})
         store = ServerStore.__new__(ServerStore)
-        store._serve(config, self._connection.shared(), collection, dim, replaces=replaces)
+        store._serve(config, self._connection.shared(), collection, dim, replaces=replaces, copy_of=copy_of)
         return store
 
     def _previous_collection(self) -> str | None:
@@ -343,57 +376,18 @@ class ServerStore:
                 f"{self.location} was switched from {self._name} to {live} by another process; open the index again"
             )
 
-    def _wake_optimizer(self, client: QdrantClient) -> bool:
-        # After a restart optimizations wait for an update; an empty one will do.
-        return client.update_collection(self._name, optimizers_config=models.OptimizersConfigDiff())
-
     def _require_open(self) -> None:
         self._connection.call("use", lambda c: None)
 
-    def _upsert(self, batch: list[models.PointStruct]) -> None:
-        self._connection.call("upsert", lambda c: c.upsert(self._name, batch, wait=True))
-
-    def _delete(self, selector: models.PointIdsList | models.FilterSelector) -> None:
-        self._connection.call("delete", lambda c: c.delete(self._name, selector, wait=True))
+    def _announce(self, points: int) -> None:
+        if self._load is not None:
+            self._load.announce(points)
 
     def _ask(self, queries: list[Query]) -> list[list[models.ScoredPoint]]:
         if not queries:
             self._require_open()
             return []
-        # The in-process client has no search parameters.
-        quantization = None if self._connection.in_process else self._quantization
-        asked = [server_query(query, quantization, ef=self._hnsw.ef) for query in queries]
-        answers = self._connection.call("search", lambda c: c.query_batch_points(self._name, requests=asked))
-        return [answer.points for answer in answers]
-
-    def _retrieve(
-        self, ids: list[str], fields: bool, names: list[str], select: Callable[..., dict[str, Any]]
-    ) -> dict[str, StoredPoint]:
-        records = self._connection.call(
-            "get", lambda c: c.retrieve(self._name, list(ids), with_payload=fields, with_vectors=names or False)
-        )
-        return {str(record.id): stored_point(record, select) for record in records}
-
-    def _scan(
-        self,
-        clause: Clause | None,
-        select: Callable[..., dict[str, Any]],
-        fields: bool,
-        names: list[str],
-        batch: int,
-    ) -> Iterator[StoredPoint]:
-        condition, offset = None if clause is None else server_filter(clause), None
-        while True:
-            records, offset = self._collection.scroll(
-                scroll_filter=condition,
-                limit=batch,
-                offset=offset,
-                with_payload=fields,
-                with_vectors=names or False,
-            )
-            yield from (stored_point(record, select) for record in records)
-            if offset is None:
-                return
+        return self._points.search(queries, self._quantization, ef=self._hnsw.ef)
 
 
 def encoder_folder(store: ServerStoreConfig, collection: str) -> Path:
@@ -408,8 +402,3 @@ def encoder_folder(store: ServerStoreConfig, collection: str) -> Path:
             "can read: name one in store.models"
         )
     return Path(store.models) / collection
-
-
-def _payload_fields(payload: bool | Sequence[str]) -> bool:
-    # Named keys are picked here: the server reads names as paths, where a dot descends.
-    return payload is not False

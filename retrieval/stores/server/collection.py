@@ -1,4 +1,4 @@
-"""One collection of a server: made, checked, and its metadata and payload indexes."""
+"""One collection of a server: made, checked, its settings and its metadata."""
 
 from __future__ import annotations
 
@@ -12,20 +12,37 @@ from qdrant_client import QdrantClient, models
 from retrieval.config import Config, ServerStoreConfig
 from retrieval.datatypes import Quantization
 from retrieval.errors import IndexMismatchError, StoreCorruptError
-from retrieval.stores.filters import parse_path
 from retrieval.stores.json_files import check_schema, encode_manifest
-from retrieval.stores.matching import scalars_at
-from retrieval.stores.server_connection import Connection
-from retrieval.stores.server_models import server_quantization
-from retrieval.stores.ties import MARGIN, close_tie, most_frequent
+from retrieval.stores.server.connection import ADMIN_TIMEOUT_S, Connection
+from retrieval.stores.server.failures import FAILURES
+from retrieval.stores.server.wire import server_quantization
 
-_SAMPLE = 256
-_KEYWORDS = ("document", "document_id", "source")
-_FACET_KINDS = {
-    str: models.PayloadSchemaType.KEYWORD,
-    int: models.PayloadSchemaType.INTEGER,
-    bool: models.PayloadSchemaType.BOOL,
-}
+
+def index_threshold_kb(config: Config, dim: int) -> int:
+    """Size of the vectors of a segment, in KiB, from which it gets a graph."""
+    assert isinstance(config.store, ServerStoreConfig)
+    stated = config.store.optimizers.indexing_threshold_kb
+    if stated is not None:
+        return stated
+    return max(config.hnsw.threshold * dim * 4 // 1024, 1)
+
+
+def _optimizers(config: Config, dim: int) -> models.OptimizersConfigDiff:
+    assert isinstance(config.store, ServerStoreConfig)
+    wanted = config.store.optimizers
+    return models.OptimizersConfigDiff(
+        indexing_threshold=index_threshold_kb(config, dim),
+        default_segment_number=wanted.default_segment_number,
+        max_segment_size=wanted.max_segment_size_kb,
+        deleted_threshold=wanted.deleted_threshold,
+        vacuum_min_vector_number=wanted.vacuum_min_vectors,
+        flush_interval_sec=wanted.flush_interval_s,
+        max_optimization_threads=wanted.max_optimization_threads,
+    )
+
+
+def _sparse_index(on_disk: bool | None) -> models.SparseIndexParams | None:
+    return None if on_disk is None else models.SparseIndexParams(on_disk=on_disk)
 
 
 class Collection:
@@ -42,33 +59,54 @@ class Collection:
         self._connection = connection
         self._location = location
 
-    def create(self, config: Config, dim: int) -> None:
-        """Make the collection and its payload indexes, unless it is there."""
-        store = config.store
-        assert isinstance(store, ServerStoreConfig)
-        kilobytes = max(config.hnsw.threshold * dim * 4 // 1024, 1)
-        quantization = config.quantization.record()
+    def create(self, config: Config, dim: int, origin: str = "") -> None:
+        """Make the collection, unless it is there.
+
+        Args:
+            config: Settings of the collection.
+            dim: Dimensions of dense vectors.
+            origin: What it will be a copy of; see `Store.start_generation`.
+        """
+        noted: dict[str, dict[str, Any]] = {"quantization": asdict(config.quantization.record())}
+        if origin:
+            noted["origin"] = {"name": origin, "growing": True}
 
         def create(client: QdrantClient) -> None:
-            # A repeated request may find what the first one made before its answer was lost.
             if client.collection_exists(self.name):
                 return
-            client.create_collection(
-                self.name,
-                vectors_config={"dense": models.VectorParams(size=dim, distance=models.Distance.COSINE)},
-                sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                shard_number=store.shard_number,
-                replication_factor=store.replication_factor,
-                write_consistency_factor=store.write_consistency_factor,
-                hnsw_config=models.HnswConfigDiff(m=config.hnsw.m, ef_construct=config.hnsw.ef_construct),
-                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes),
-                quantization_config=server_quantization(quantization),
-                metadata={"quantization": encode_manifest(asdict(quantization))},
-            )
+            try:
+                self._create(client, config, dim, noted)
+            except FAILURES:
+                # The answer was lost on the way, or another process was faster.
+                if not client.collection_exists(self.name):
+                    raise
 
         self._connection.call("create collection", create)
-        for field in _KEYWORDS:
-            self._create_index(field, models.PayloadSchemaType.KEYWORD)
+
+    def _create(self, client: QdrantClient, config: Config, dim: int, noted: dict[str, dict[str, Any]]) -> None:
+        store = config.store
+        assert isinstance(store, ServerStoreConfig)
+        on_disk = store.on_disk
+        client.create_collection(
+            self.name,
+            vectors_config={
+                "dense": models.VectorParams(size=dim, distance=models.Distance.COSINE, on_disk=on_disk.vectors)
+            },
+            sparse_vectors_config={
+                "bm25": models.SparseVectorParams(modifier=models.Modifier.IDF, index=_sparse_index(on_disk.sparse))
+            },
+            shard_number=store.shard_number,
+            replication_factor=store.replication_factor,
+            write_consistency_factor=store.write_consistency_factor,
+            on_disk_payload=on_disk.payload,
+            hnsw_config=models.HnswConfigDiff(
+                m=config.hnsw.m, ef_construct=config.hnsw.ef_construct, on_disk=on_disk.graph
+            ),
+            optimizers_config=_optimizers(config, dim),
+            quantization_config=server_quantization(config.quantization.record()),
+            metadata={key: encode_manifest(value) for key, value in noted.items()},
+            timeout=ADMIN_TIMEOUT_S,
+        )
 
     def dimensions(self) -> int:
         """Dimensions of its dense vectors.
@@ -113,9 +151,24 @@ class Collection:
         Raises:
             StoreInputError: One is not JSON.
         """
+        self.update(f"write {', '.join(values)}", values)
+
+    def update(self, action: str, values: Mapping[str, Mapping[str, Any]], **changes: Any) -> None:
+        """Replace metadata and change settings in one request.
+
+        Args:
+            action: What is being done, for messages.
+            values: Metadata to replace, each a mapping.
+            changes: Arguments of the client's ``update_collection``.
+
+        Raises:
+            StoreInputError: A mapping is not JSON.
+        """
         metadata = {key: encode_manifest(value) for key, value in values.items()}
-        action = f"write {', '.join(values)}"
-        self._connection.call(action, lambda c: c.update_collection(self.name, metadata=metadata))
+        self._connection.call(
+            action,
+            lambda c: c.update_collection(self.name, metadata=metadata, timeout=ADMIN_TIMEOUT_S, **changes),
+        )
 
     def read_metadata(self, key: str) -> dict[str, Any] | None:
         """One of the metadata, ``None`` where it was not written.
@@ -167,34 +220,3 @@ class Collection:
     def scroll(self, **arguments: Any) -> tuple[list[models.Record], Any]:
         """A page of points, and where the next one starts."""
         return self._connection.call("scan", lambda c: c.scroll(self.name, **arguments))
-
-    def index_covers(self, key: str) -> bool:
-        """Whether a payload index knows every value of a field, made now if need be."""
-        if self._connection.in_process:
-            return True
-        filled = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=key))])
-        schema = self.info().payload_schema
-        if key not in schema:
-            path = parse_path(key)
-            records, _ = self.scroll(scroll_filter=filled, limit=_SAMPLE, with_payload=True, with_vectors=False)
-            kinds = {type(value) for record in records for value in scalars_at(path, record.payload or {})}
-            if len(kinds) != 1 or (kind := _FACET_KINDS.get(kinds.pop())) is None:
-                return False
-            self._create_index(key, kind)
-            schema = self.info().payload_schema
-        return key in schema and schema[key].points == self.count(filled)
-
-    def facet(self, key: str, limit: int, condition: models.Filter | None) -> list[tuple[Any, int]]:
-        """Most frequent values of an indexed field with their counts, most frequent first."""
-
-        def fetch(window: int) -> list[models.FacetValueHit]:
-            return self._connection.call(
-                "facet", lambda c: c.facet(self.name, key, facet_filter=condition, limit=window, exact=True).hits
-            )
-
-        hits = close_tie(fetch, fetch(limit + MARGIN), limit, lambda hit: float(hit.count))
-        return most_frequent(((hit.value, hit.count) for hit in hits), limit)
-
-    def _create_index(self, key: str, kind: models.PayloadSchemaType) -> None:
-        if not self._connection.in_process:
-            self._connection.call("create index", lambda c: c.create_payload_index(self.name, key, kind, wait=True))
