@@ -44,6 +44,13 @@ class Counts:
         """Uncount a point that was there."""
         self._change(point_id, payload, -1)
 
+    def merge(self, other: Counts) -> None:
+        """Count what another writer has counted, from nothing, of other points."""
+        self.documents += other.documents
+        self.passages += other.passages
+        self.terms += other.terms
+        self.ids ^= other.ids
+
     def _change(self, point_id: str, payload: Mapping[str, Any], step: int) -> None:
         self.documents += step * (payload["index"] == 0)
         self.passages += step

@@ -8,18 +8,18 @@ from itertools import islice
 from typing import Any
 
 from pipelines.counts import COUNTED_FIELDS, Counts, repair
+from pipelines.point_writer import Outcome, PointWriter
 from pipelines.points import passage_from_payload
+from pipelines.tracing import traced
 from retrieval.datatypes import Filter, IndexManifest, Point, Rejected, StoredPoint
-from retrieval.errors import StoreInputError
 from retrieval.manifest import manifest_to_json
 from retrieval.protocols import SparseEncoder, Store
 
 _POINTS_PER_BATCH = 512
-_POINTS_PER_FLUSH = 32_768
 _AVERAGE_LENGTH_TOLERANCE = 0.1
 
 
-class IndexWriter:
+class IndexWriter(PointWriter):
     """Writes to an open index between `begin` and `commit`.
 
     The manifest says that writing is under way before the first change, and `begin` cleans up after a writer that never
@@ -35,14 +35,11 @@ class IndexWriter:
     def __init__(
         self, store: Store, sparse: SparseEncoder, manifest: IndexManifest, reject: Callable[[Rejected], None]
     ) -> None:
-        self._store = store
+        held = Counts(manifest.documents, manifest.passages, manifest.terms, int(manifest.ids_digest, 16))
+        super().__init__(store, held, reject)
         self._sparse = sparse
         self._manifest = manifest
-        self._reject = reject
-        self._counts = Counts(manifest.documents, manifest.passages, manifest.terms, int(manifest.ids_digest, 16))
         self._marked = False
-        self._unflushed = 0
-        self._refused: set[str] = set()
 
     @property
     def manifest(self) -> IndexManifest:
@@ -52,17 +49,12 @@ class IndexWriter:
     @property
     def is_empty(self) -> bool:
         """Whether the index holds no point."""
-        return not self._counts.passages
-
-    @property
-    def refused(self) -> set[str]:
-        """Keys of documents of which the store refused a passage."""
-        return self._refused
+        return not self.counts.passages
 
     def repair(self) -> None:
         """Remove what an interrupted writer left half done; nothing to do after a complete one."""
         if self._manifest.state != "ready":
-            self._counts = repair(self._store)
+            self.counts = repair(self._store)
 
     def begin(self, average_length: float | None = None) -> None:
         """Announce changes; the first call of a writer counts, the others do nothing.
@@ -78,31 +70,26 @@ class IndexWriter:
         length = self._manifest.average_length if average_length is None else average_length
         self._save(replace(self._manifest, average_length=length, state=state, runs=self._manifest.runs + 1))
 
-    def upsert(self, points: Sequence[Point]) -> int:
-        """Write new points; where the store refuses the batch, point by point.
+    def present(self, ids: Sequence[str]) -> list[str]:
+        """Those of some point ids that are in the index."""
+        return [point.id for point in self._store.get(list(ids), payload=False)]
 
-        No further point of a document is written once one was refused.
+    def older(self, keys: Sequence[str]) -> set[str]:
+        """Those of some documents of which the index holds a version."""
+        found = self._store.scan({"must": [{"key": "document", "match": {"any": list(keys)}}]}, payload=["document"])
+        return {point.payload["document"] for point in found}
 
-        Returns:
-            How many were written.
+    def replace(self, key: str, digest: str) -> None:
+        """Remove the versions of a document other than this one."""
+        self.remove_where(
+            {
+                "must": [{"key": "document", "match": {"value": key}}],
+                "must_not": [{"key": "hash", "match": {"value": digest}}],
+            }
+        )
 
-        Raises:
-            StoreError: The store failed.
-        """
-        if not points:
-            return 0
-        try:
-            self._store.upsert(points)
-            written = list(points)
-        except StoreInputError:
-            written = [point for point in points if self._upsert_alone(point)]
-        for point in written:
-            self._counts.add(point.id, point.payload)
-        self._unflushed += len(written)
-        if self._unflushed >= _POINTS_PER_FLUSH:
-            self._store.flush()
-            self._unflushed = 0
-        return len(written)
+    def complete(self, key: str, point_id: str, outcome: Outcome) -> None:
+        """Nothing to note: points are counted as they are written and removed."""
 
     def remove_where(self, where: Filter) -> int:
         """Remove the points that match and return how many documents that were."""
@@ -111,14 +98,15 @@ class IndexWriter:
 
     def remove(self, points: Sequence[StoredPoint]) -> int:
         """Remove points read with `COUNTED_FIELDS` and return how many documents that were."""
-        before = self._counts.documents
+        before = self.counts.documents
         for start in range(0, len(points), _POINTS_PER_BATCH):
             batch = points[start : start + _POINTS_PER_BATCH]
             self._store.delete([point.id for point in batch])
             for point in batch:
-                self._counts.subtract(point.id, point.payload)
-        return before - self._counts.documents
+                self.counts.subtract(point.id, point.payload)
+        return before - self.counts.documents
 
+    @traced("commit")
     def commit(self, on_reweighted: Callable[[int], None] | None = None, **changes: Any) -> None:
         """Make the changes durable and record what the index holds; without changes, nothing happens.
 
@@ -131,23 +119,12 @@ class IndexWriter:
         if self._manifest.state == "ready":
             return
         self._store.flush()
-        counts, assumed = self._counts, self._manifest.average_length
+        counts, assumed = self.counts, self._manifest.average_length
         average = counts.terms / counts.passages if counts.passages else assumed
         drift = abs(average / assumed - 1) if assumed else 0.0
         if self._manifest.state == "reweighting" or drift > _AVERAGE_LENGTH_TOLERANCE:
             self._reweight(average, on_reweighted)
         self._save(replace(self._manifest, **counts.as_manifest_fields(), **changes, state="ready"))
-
-    def _upsert_alone(self, point: Point) -> bool:
-        key = point.payload["document"]
-        if key in self._refused:
-            return False
-        try:
-            self._store.upsert([point])
-        except StoreInputError as error:
-            self._refused.add(key)
-            self._reject(Rejected(key, str(error)))
-        return key not in self._refused
 
     def _reweight(self, average: float, on_reweighted: Callable[[int], None] | None) -> None:
         self._save(replace(self._manifest, average_length=average, state="reweighting"))

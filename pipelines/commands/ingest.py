@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +42,13 @@ def ingest(
     rejected: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what could not be used, as JSON lines.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let the workers of a Ray cluster write to a Qdrant server: local, auto, HOST:6379 or ray://HOST:10001.",
+        ),
+    ] = None,
 ) -> None:
     """Add files and folders to the index: what is new goes in, what changed is replaced, the rest is skipped."""
     from pipelines.render.output import ingest_progress, output_console, plain, write_json
@@ -55,7 +65,7 @@ def ingest(
         overrides.append(f"documents.metadata_columns={json.dumps(metadata_column)}")
     with ingest_progress(quiet=invocation.quiet) as on_progress:
         target = replace(invocation, overrides=[*(invocation.overrides or ()), *overrides])
-        report = _run(target, paths, tuple(ignore or ()), sync=sync, rebuild=rebuild, on_progress=on_progress)
+        report = _run(target, paths, tuple(ignore or ()), sync=sync, rebuild=rebuild, ray=ray, on_progress=on_progress)
     if rejected is not None:
         _write_rejected(rejected, report.rejected)
     if invocation.json:
@@ -92,6 +102,7 @@ def _run(
     *,
     sync: bool,
     rebuild: bool,
+    ray: str | None,
     on_progress: Callable[[IngestProgress], None] | None,
 ) -> IngestReport:
     from pipelines.rebuild import rebuild_index
@@ -103,8 +114,11 @@ def _run(
         raise ConfigError("store.kind 'memory' keeps nothing from one command to the next; use edge or server")
     config = _ignoring(config, ignore, paths, folder)
 
+    if ray is not None:
+        return _run_on_ray(config, paths, ray, sync=sync, rebuild=rebuild, on_progress=on_progress)
+
     def fill(pipeline: TwoStagePipeline) -> IngestReport:
-        return _ingest_all(pipeline, paths, sync=sync, on_progress=on_progress)
+        return _ingest_all(partial(pipeline.ingest, sync=sync), paths, on_progress)
 
     if rebuild:
         if folder is None:
@@ -112,6 +126,30 @@ def _run(
         return rebuild_index(folder, config, fill)
     with TwoStagePipeline.open(folder or Path(), config) as pipeline:
         return fill(pipeline)
+
+
+def _run_on_ray(
+    config: Config,
+    paths: Sequence[Path],
+    address: str,
+    *,
+    sync: bool,
+    rebuild: bool,
+    on_progress: Callable[[IngestProgress], None] | None,
+) -> IngestReport:
+    from pipelines.ray_ingest.cluster import cluster
+    from pipelines.two_stage import TwoStagePipeline
+    from retrieval.errors import ConfigError
+
+    if config.store.kind != "server":
+        raise ConfigError(
+            f"--ray needs an index that many may write to: set store.kind to server, not {config.store.kind}"
+        )
+    if rebuild:
+        raise ConfigError("--rebuild works on an embedded index; on a server ingest into another store.collection")
+    # Ray tells of dead workers on standard output, which is ours.
+    with redirect_stdout(sys.stderr), cluster(address), TwoStagePipeline.open(config=config) as pipeline:
+        return _ingest_all(partial(pipeline.ingest_distributed, address=address, sync=sync), paths, on_progress)
 
 
 def _ignoring(config: Config, ignore: tuple[str, ...], paths: Sequence[Path], folder: Path | None) -> Config:
@@ -129,10 +167,8 @@ def _ignoring(config: Config, ignore: tuple[str, ...], paths: Sequence[Path], fo
 
 
 def _ingest_all(
-    pipeline: TwoStagePipeline,
+    ingest_one: Callable[..., IngestReport],
     paths: Sequence[Path],
-    *,
-    sync: bool,
     on_progress: Callable[[IngestProgress], None] | None,
 ) -> IngestReport:
     """One run for each path, one report for all of them."""
@@ -144,7 +180,7 @@ def _ingest_all(
             if on_progress is not None:
                 on_progress(progress if before is None else _continued(before, progress))
 
-        report = pipeline.ingest(path, sync=sync, on_progress=show)
+        report = ingest_one(path, on_progress=show)
         total = report if total is None else _joined(total, report)
     assert total is not None
     return total

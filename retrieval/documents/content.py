@@ -104,10 +104,16 @@ def describe(error: BaseException) -> str:
 def open_utf8(source: Source) -> Iterator[BinaryIO]:
     """Open a file of any known encoding as a stream of UTF-8 bytes without a byte order mark.
 
+    A span of the file is taken for UTF-8, and the stream stands at its start.
+
     Raises:
         UnreadableError: The beginning is binary or in no known encoding.
     """
     with open_binary(source) as file:
+        if source.span is not None:
+            file.seek(source.span.start)
+            yield file
+            return
         stream = io.BufferedReader(cast(io.RawIOBase, file), _SAMPLE_BYTES)
         sample = stream.peek(_SAMPLE_BYTES)
         encoding = _encoding(source, sample, stray_controls=True)
@@ -117,6 +123,17 @@ def open_utf8(source: Source) -> Iterator[BinaryIO]:
             yield stream
         else:
             yield io.BufferedReader(_Recoded(stream, encoding), _SAMPLE_BYTES)
+
+
+def utf8_start(source: Source) -> int | None:
+    """Where the text of a file begins when it is UTF-8: behind a byte order mark; ``None`` for other encodings.
+
+    Raises:
+        UnreadableError: The beginning is binary or in no known encoding.
+    """
+    with open_binary(source) as file:
+        encoding = _encoding(source, file.read(_SAMPLE_BYTES), stray_controls=True)
+    return {"utf-8": 0, "utf-8-sig": len(codecs.BOM_UTF8)}.get(encoding)
 
 
 def check_encoding(name: str | None) -> None:

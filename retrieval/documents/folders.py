@@ -1,4 +1,4 @@
-"""Files and folders into a stream of documents; the table of formats stands here."""
+"""Files and folders into a stream of documents."""
 
 from __future__ import annotations
 
@@ -6,49 +6,20 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
 from retrieval.config import DocumentsConfig
 from retrieval.datatypes import Document, Rejected
-from retrieval.documents.content import READ_ERRORS, UnreadableError, check_encoding, describe
-from retrieval.documents.delimited import read_delimited
-from retrieval.documents.html import read_html
-from retrieval.documents.json_files import read_json, read_json_lines
-from retrieval.documents.office import read_office
-from retrieval.documents.parquet import read_parquet
-from retrieval.documents.plain import read_plain
-from retrieval.documents.source import Source
-from retrieval.errors import DocumentError, MissingExtraError
+from retrieval.documents.content import UnreadableError, check_encoding, describe
+from retrieval.documents.formats import as_unicode, read_file, reader_of, reject_unsupported
+from retrieval.documents.source import Span
+from retrieval.errors import DocumentError
 
 IGNORE_FILE = ".retrievalignore"
 
 _LOG = logging.getLogger(__name__)
-_Reader = Callable[[Source], Iterator[Document]]
-_TEXT_READERS: dict[str, _Reader] = {
-    ".txt": read_plain,
-    ".md": read_plain,
-    ".markdown": read_plain,
-    ".rst": read_plain,
-    ".html": read_html,
-    ".htm": read_html,
-    ".json": read_json,
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
-    ".csv": read_delimited,
-    ".tsv": read_delimited,
-}
-_BINARY_READERS: dict[str, _Reader] = {
-    ".pdf": read_office,
-    ".docx": read_office,
-    ".pptx": read_office,
-    ".xlsx": read_office,
-    ".epub": read_office,
-    ".parquet": read_parquet,
-}
-_READERS = {**_TEXT_READERS, **_BINARY_READERS}
-SUPPORTED_EXTENSIONS = tuple(sorted((*_TEXT_READERS, *(name + ".gz" for name in _TEXT_READERS), *_BINARY_READERS)))
 
 
 def open_documents(
@@ -75,6 +46,21 @@ def open_documents(
             unknown. While iterating, when the path is a file: it is a table without the columns it needs.
     """
     check_encoding(config.encoding)
+    files, named = walk_files(path, config, on_rejected)
+    return (document for file, name in files for document in read_one(file, name, config, on_rejected, named=named))
+
+
+def walk_files(
+    path: str | Path, config: DocumentsConfig, on_rejected: Callable[[Rejected], None]
+) -> tuple[Iterator[tuple[Path, str]], bool]:
+    """The files that a path stands for, as `open_documents` reads them.
+
+    Returns:
+        Absolute paths with their names below the root, and whether the path is a file itself.
+
+    Raises:
+        DocumentError: The path is missing, cannot be opened, or is neither file nor folder.
+    """
     root = Path(path).expanduser().absolute()
     try:
         mode = root.stat().st_mode
@@ -82,70 +68,54 @@ def open_documents(
         if stat.S_ISREG(mode):
             with root.open("rb"):
                 pass
-            return _read_named_file(root, config, on_rejected)
+            return iter([(root, root.name)]), True
         if stat.S_ISDIR(mode):
             os.scandir(root).close()
-            return _read_folder(root, config, _ignored(root, config), on_rejected)
+            files = _walk(root, _ignored(root, config), on_rejected)
+            return ((file, file.relative_to(root).as_posix()) for file in files), False
     except (OSError, ValueError) as error:
         raise DocumentError(
-            f"cannot open {_unicode(str(path))!r}: {getattr(error, 'strerror', None) or error}"
+            f"cannot open {as_unicode(str(path))!r}: {getattr(error, 'strerror', None) or error}"
         ) from error
-    raise DocumentError(f"{_unicode(str(path))!r} is neither a file nor a folder")
+    raise DocumentError(f"{as_unicode(str(path))!r} is neither a file nor a folder")
 
 
-def _read_named_file(
-    path: Path, config: DocumentsConfig, on_rejected: Callable[[Rejected], None]
+def read_one(
+    path: Path,
+    name: str,
+    config: DocumentsConfig,
+    on_rejected: Callable[[Rejected], None],
+    *,
+    named: bool,
+    span: Span | None = None,
 ) -> Iterator[Document]:
-    reader, source = _source(path, path.name, config, on_rejected)
+    """Read one of the files of `walk_files`, or a stretch of it.
+
+    Args:
+        path: Absolute path.
+        name: Its name below the root.
+        config: How to read.
+        on_rejected: Called with everything that cannot be used.
+        named: Whether somebody has named this very file: an unknown extension is reported then and a table without its
+            columns is an error. In a folder the first is skipped and the second reported.
+        span: The stretch; ``None`` for all.
+
+    Raises:
+        DocumentError: A table that was named lacks the columns it needs.
+    """
+    reader, source = reader_of(path, name, config, on_rejected, span)
     if reader is None:
-        known = " ".join(extension for extension in SUPPORTED_EXTENSIONS if not extension.endswith(".gz"))
-        source.reject(f"unsupported extension {source.extension or '(none)'}; supported: {known}")
+        if named:
+            reject_unsupported(source)
+        else:
+            _LOG.debug("skipped %s: unsupported extension %s", source.location, source.extension or "(none)")
         return
     try:
-        yield from _read(reader, source)
+        yield from read_file(reader, source)
     except DocumentError as error:
-        raise DocumentError(f"{source.location}: {error}") from error
-
-
-def _read_folder(
-    root: Path, config: DocumentsConfig, ignored: GitIgnoreSpec, on_rejected: Callable[[Rejected], None]
-) -> Iterator[Document]:
-    for path in _walk(root, ignored, on_rejected):
-        reader, source = _source(path, path.relative_to(root).as_posix(), config, on_rejected)
-        if reader is None:
-            _LOG.debug("skipped %s: unsupported extension %s", source.location, source.extension or "(none)")
-            continue
-        try:
-            yield from _read(reader, source)
-        except DocumentError as error:
-            source.reject(str(error))
-
-
-def _read(reader: _Reader, source: Source) -> Iterator[Document]:
-    """Run a reader; what one file does wrong is reported and ends that file only."""
-    try:
-        yield from reader(source)
-    except UnreadableError as error:
+        if named:
+            raise DocumentError(f"{source.location}: {error}") from error
         source.reject(str(error))
-    except MissingExtraError as error:
-        source.reject(str(error))
-    except READ_ERRORS as error:
-        source.reject(describe(error))
-
-
-def _source(
-    path: Path, name: str, config: DocumentsConfig, on_rejected: Callable[[Rejected], None]
-) -> tuple[_Reader | None, Source]:
-    suffixes = [suffix.lower() for suffix in PurePath(path.name).suffixes] or [""]
-    packed = suffixes[-1] == ".gz" and suffixes[-2:-1] and suffixes[-2] in _TEXT_READERS
-    extension = suffixes[-2] if packed else suffixes[-1]
-    source = Source(path, _unicode(name), _unicode(str(path)), _unicode(extension), config, on_rejected)
-    return _READERS.get(extension), source
-
-
-def _unicode(name: str) -> str:
-    """A name as valid Unicode; bytes that are not UTF-8 become hexadecimal escapes, so that names stay different."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _ignored(root: Path, config: DocumentsConfig) -> GitIgnoreSpec:
@@ -156,7 +126,7 @@ def _ignored(root: Path, config: DocumentsConfig) -> GitIgnoreSpec:
     except FileNotFoundError:
         pass
     except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError(f"cannot read {_unicode(str(root / IGNORE_FILE))}: {error}") from error
+        raise DocumentError(f"cannot read {as_unicode(str(root / IGNORE_FILE))}: {error}") from error
     try:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
@@ -179,9 +149,9 @@ def _walk(root: Path, ignored: GitIgnoreSpec, on_rejected: Callable[[Rejected], 
             else:
                 _LOG.debug("skipped %s: not a regular file", path)
         except UnreadableError as error:
-            on_rejected(Rejected(_unicode(str(path)), str(error)))
+            on_rejected(Rejected(as_unicode(str(path)), str(error)))
         except OSError as error:
-            on_rejected(Rejected(_unicode(str(path)), describe(error)))
+            on_rejected(Rejected(as_unicode(str(path)), describe(error)))
 
 
 def _entries(folder: Path, root: Path, ignored: GitIgnoreSpec) -> list[Path]:
@@ -209,6 +179,6 @@ def _check_link(path: Path, root: Path) -> None:
         raise UnreadableError("is a symbolic link to nothing") from error
     if not target.is_relative_to(root):
         raise UnreadableError(
-            f"is a symbolic link out of the folder, to {_unicode(str(target))}; links are not followed"
+            f"is a symbolic link out of the folder, to {as_unicode(str(target))}; links are not followed"
         )
     _LOG.debug("skipped the link %s: its target is read under its own name", path)

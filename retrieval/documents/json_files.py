@@ -30,7 +30,7 @@ def read_json_lines(source: Source) -> Iterator[Document]:
             record = _parse_line(source, line)
             if record is not None and (document := reader.document(record, line.number)) is not None:
                 yield document
-    if not seen:
+    if not seen and source.span is None:
         source.reject("is empty")
 
 
@@ -71,7 +71,7 @@ def read_json(source: Source) -> Iterator[Document]:
 
 def _lines(source: Source, stream: BinaryIO) -> Iterator[Line]:
     limit = source.config.max_line_bytes
-    for line in read_lines(stream, limit):
+    for line in read_lines(stream, limit, source.span):
         if line.data is None:
             source.reject(
                 f"line {line.number}: has {line.size:,} bytes, more than documents.max_line_bytes ({limit:,})",

@@ -14,6 +14,7 @@ from retrieval.documents.content import UnreadableError, read_bytes
 from retrieval.documents.plain import title_of
 from retrieval.documents.source import Source
 from retrieval.errors import MissingExtraError
+from retrieval.telemetry import refuse_telemetry
 
 _UNPACKED_FACTOR = 4
 
@@ -57,6 +58,7 @@ def _convert(data: bytes, extension: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def _converter() -> Any:
+    refuse_telemetry()  # it guesses types of files with ONNX Runtime
     try:
         from markitdown import MarkItDown
     except ImportError as error:

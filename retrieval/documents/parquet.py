@@ -27,12 +27,15 @@ def read_parquet(source: Source) -> Iterator[Document]:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "documents", "reading .parquet files") from error
     reader = RecordReader(source)
-    number = 0
+    span = source.span
+    number = 0 if span is None else span.number
     try:
         with pq.ParquetFile(source.path) as table:
             columns = table_columns(table.schema_arrow.names, source.config)
             names = {columns.text, columns.id, columns.title, *columns.metadata} - {None}
-            for batch in table.iter_batches(_BATCH_ROWS, columns=[n for n in table.schema_arrow.names if n in names]):
+            used = [name for name in table.schema_arrow.names if name in names]
+            groups = None if span is None else range(span.start, span.stop)
+            for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=used):
                 for row in batch.to_pylist():
                     number += 1
                     document = reader.document({name: _present(row[name]) for name in row}, number, columns)
@@ -41,9 +44,24 @@ def read_parquet(source: Source) -> Iterator[Document]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         source.reject(f"is not a sound parquet file after row {number}: {error}")
         return
-    if number == 0:
+    if number == 0 and span is None:
         source.reject("is empty: a table without rows")
 
 
 def _present(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def row_groups(source: Source) -> list[tuple[int, int]]:
+    """Rows and bytes of each row group of a table; ``[]`` where they cannot be read."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return []
+    try:
+        with pq.ParquetFile(source.path) as table:
+            groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
+            return [(group.num_rows, group.total_byte_size) for group in groups]
+    except (pa.ArrowException, OSError):
+        return []

@@ -12,6 +12,21 @@ from retrieval.documents.cleaning import clean, clean_title
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a file of records.
+
+    Args:
+        start: First byte of JSON lines, which begins a line; first row group of a parquet table.
+        stop: One past the last; a line that begins before it is read to its end.
+        number: Lines or rows before ``start``, so that records keep their numbers.
+    """
+
+    start: int
+    stop: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One file.
 
@@ -22,6 +37,7 @@ class Source:
         extension: Lower case with the dot, without ``.gz``.
         config: How to read it.
         on_rejected: Called for everything that cannot be used.
+        span: The stretch of UTF-8 lines or of row groups to read; ``None`` for the whole file.
     """
 
     path: Path
@@ -30,6 +46,7 @@ class Source:
     extension: str
     config: DocumentsConfig
     on_rejected: Callable[[Rejected], None]
+    span: Span | None = None
 
     @property
     def compressed(self) -> bool:
