@@ -1,0 +1,1 @@
+"""An index copied to another place: to a server, from a server, verified before it serves."""
