@@ -8,18 +8,44 @@ from retrieval.config import RerankConfig
 from retrieval.errors import ModelError
 from retrieval.protocols import Reranker
 from retrieval.rerankers.budget import Reading, read_candidates
+from retrieval.rerankers.calibration import (
+    Calibration,
+    IsotonicCalibration,
+    PlattCalibration,
+    Threshold,
+    fit_isotonic,
+    fit_platt,
+    threshold_for_precision,
+)
 from retrieval.rerankers.cross_encoder import OnnxCrossEncoder, find_graph
+from retrieval.rerankers.model_calibration import (
+    RerankerCalibration,
+    model_digest,
+    read_calibration,
+    write_calibration,
+)
 from retrieval.rerankers.passages import choose_window, choose_windows
 from retrieval.rerankers.torch_cross_encoder import TorchCrossEncoder
 
 __all__ = [
+    "Calibration",
+    "IsotonicCalibration",
     "OnnxCrossEncoder",
+    "PlattCalibration",
     "Reading",
+    "RerankerCalibration",
+    "Threshold",
     "TorchCrossEncoder",
     "choose_window",
     "choose_windows",
+    "fit_isotonic",
+    "fit_platt",
+    "model_digest",
     "open_reranker",
+    "read_calibration",
     "read_candidates",
+    "threshold_for_precision",
+    "write_calibration",
 ]
 
 

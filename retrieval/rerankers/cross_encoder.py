@@ -16,6 +16,7 @@ import numpy as np
 from retrieval.datatypes import FloatArray
 from retrieval.errors import ModelError
 from retrieval.rerankers.pairs import Pair, PairTokenizer, read_model_config
+from retrieval.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -179,6 +180,7 @@ def quantises_activations(graph: Path) -> bool:
 
 
 def _open_session(graph: Path) -> onnxruntime.InferenceSession:
+    refuse_telemetry()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

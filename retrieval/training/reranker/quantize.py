@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.datatypes import FloatArray
+from retrieval.telemetry import refuse_telemetry
 from retrieval.training.reranker.batches import INPUTS, TokenPair, pad_pairs
 from retrieval.training.reranker.network import NetworkShape, Parameters, score_pairs
 from retrieval.training.reranker.smoothing import smooth_graph
@@ -201,6 +202,7 @@ def halve_constants(path: Path) -> None:
 
 def graph_scores(path: Path, queries: Sequence[Sequence[TokenPair]]) -> tuple[list[FloatArray], float]:
     """Logits of the candidates, one pair at a time, and CPU milliseconds for a pair."""
+    refuse_telemetry()
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.datatypes import FloatArray
+from retrieval.telemetry import refuse_telemetry
 from retrieval.training.reranker.batches import INPUTS, TokenPair, pad_pairs
 
 SHARE = 0.8
@@ -74,6 +75,7 @@ def channel_ranges(model: Any, names: list[str], pairs: Sequence[TokenPair]) -> 
     Returns:
         float32 (channels,) for each name.
     """
+    refuse_telemetry()
     import onnx
     import onnxruntime
 

@@ -1,0 +1,163 @@
+"""What a model folder says about its logits: ``calibration.json``, and what a search makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from retrieval.errors import ModelError
+from retrieval.rerankers.calibration import Calibration, IsotonicCalibration, PlattCalibration, Threshold
+from retrieval.rerankers.cross_encoder import find_graph
+
+CALIBRATION_FILE = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RerankerCalibration:
+    """What the logits of one cross-encoder mean.
+
+    Args:
+        passages: Logit of a passage -> probability that it answers the query.
+        results: Best logit among the hits of a search -> probability that one of them answers the query.
+        thresholds: Of ``results``, for rising targets of precision.
+        fitted_on: What it was fitted on and how, for people.
+        model_digest: First 12 hex digits of the SHA-256 of the graph whose logits these are.
+    """
+
+    passages: Calibration
+    results: Calibration
+    thresholds: tuple[Threshold, ...]
+    fitted_on: str
+    model_digest: str
+
+    def answer_probability(self, logits: Sequence[float | None]) -> float:
+        """Probability that one of the hits of a search answers the query.
+
+        Args:
+            logits: ``rerank_score`` of the hits; those that are ``None`` were not read and do not count.
+
+        Returns:
+            0 when nothing was read.
+        """
+        read = [logit for logit in logits if logit is not None]
+        return float(self.results.probability(max(read))) if read else 0.0
+
+    def threshold(self, target: float) -> Threshold:
+        """The threshold that was fitted for a target of precision.
+
+        Raises:
+            ValueError: None was; the message names those that were.
+        """
+        for threshold in self.thresholds:
+            if math.isclose(threshold.target, target):
+                return threshold
+        there = ", ".join(f"{threshold.target:g}" for threshold in self.thresholds)
+        raise ValueError(f"no threshold for a precision of {target:g}; there are some for {there}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A mapping of JSON values."""
+        return {
+            "fitted_on": self.fitted_on,
+            "model_digest": self.model_digest,
+            "passages": _function_to_json(self.passages),
+            "results": _function_to_json(self.results),
+            "thresholds": [
+                {name: getattr(threshold, name) for name in Threshold.__slots__} for threshold in self.thresholds
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` made.
+
+        Raises:
+            ValueError: A key is missing or a value is not usable.
+        """
+        try:
+            return cls(
+                passages=_function_from_json(content["passages"]),
+                results=_function_from_json(content["results"]),
+                thresholds=tuple(
+                    Threshold(**{name: float(one[name]) for name in Threshold.__slots__})
+                    for one in content["thresholds"]
+                ),
+                fitted_on=str(content["fitted_on"]),
+                model_digest=str(content["model_digest"]),
+            )
+        except KeyError as error:
+            raise ValueError(f"the key {error} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+
+
+def read_calibration(folder: Path) -> RerankerCalibration | None:
+    """The calibration of a cross-encoder in a folder, ``None`` when it has none.
+
+    Raises:
+        ModelError: ``calibration.json`` is malformed, or was fitted on another graph than the one in the folder.
+    """
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        calibration = RerankerCalibration.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    digest = model_digest(folder)
+    if calibration.model_digest != digest:
+        raise ModelError(
+            f"{path} was fitted on the graph {calibration.model_digest}, but {folder} holds {digest}; "
+            f"fit it anew or remove it"
+        )
+    return calibration
+
+
+def write_calibration(folder: Path, calibration: RerankerCalibration) -> None:
+    """Put a calibration into the folder of its cross-encoder.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    path = folder / CALIBRATION_FILE
+    try:
+        path.write_text(json.dumps(calibration.to_json(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"cannot write {path}: {error.strerror}") from error
+
+
+def model_digest(folder: Path) -> str:
+    """First 12 hex digits of the SHA-256 of the graph in a folder.
+
+    Raises:
+        ModelError: The folder holds no graph, or it cannot be read.
+    """
+    graph = find_graph(folder)
+    if graph is None:
+        raise ModelError(f"no graph of a cross-encoder in {folder}")
+    try:
+        with graph.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise ModelError(f"cannot read {graph}: {error.strerror}") from error
+
+
+def _function_to_json(function: Calibration) -> dict[str, Any]:
+    if isinstance(function, PlattCalibration):
+        return {"kind": "platt", "slope": function.slope, "intercept": function.intercept}
+    return {"kind": "isotonic", "logits": list(function.logits), "probabilities": list(function.probabilities)}
+
+
+def _function_from_json(content: Mapping[str, Any]) -> Calibration:
+    kind = content["kind"]
+    if kind == "platt":
+        return PlattCalibration(float(content["slope"]), float(content["intercept"]))
+    if kind == "isotonic":
+        return IsotonicCalibration(
+            tuple(float(logit) for logit in content["logits"]), tuple(float(p) for p in content["probabilities"])
+        )
+    raise ValueError(f"the kind of a calibration is platt or isotonic, not {kind!r}")
