@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only errors: pip also warns about every index of the machine that lacks a package.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
-SOURCES := retrieval pipelines tests benchmarks
+SOURCES := retrieval pipelines tests benchmarks examples
 # BEIR folders for make bench.
 COLLECTIONS ?=
 

@@ -15,10 +15,15 @@ from pipelines.commands.evaluate import evaluate
 from pipelines.commands.ingest import delete, ingest
 from pipelines.commands.inspect import doctor, info
 from pipelines.commands.mine import mine
+from pipelines.commands.plan import plan
+from pipelines.commands.quantize import quantize
 from pipelines.commands.registration import command
 from pipelines.commands.search import search
+from pipelines.commands.serve import serve
+from pipelines.commands.snapshot import app as snapshots
 from pipelines.commands.train import train
 from pipelines.commands.train_reranker import train_reranker
+from pipelines.commands.transfer import pull, push
 
 app = typer.Typer(
     name="retrieval",
@@ -32,11 +37,17 @@ app = typer.Typer(
 command(app, interrupted="stopped; run the same command again to go on")(ingest)
 command(app)(search)
 command(app, interrupted="stopped; the index is as it was")(adapt)
+command(app, interrupted="stopped; 'retrieval info' says how the vectors are compressed now")(quantize)
 command(app)(evaluate)
 command(app)(info)
 command(app)(doctor)
 command(app)(delete)
 command(app)(demo)
+command(app)(serve)
+command(app, interrupted="stopped; run the same command again to go on")(push)
+command(app, interrupted="stopped; run the same command again to go on")(pull)
+app.add_typer(snapshots)
+command(app)(plan)
 command(app, interrupted="stopped; run the same command again to go on")(mine)
 command(app)(distill)
 command(app, interrupted="stopped; run the same command with --resume to go on from the last checkpoint")(train)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.points import readable_text
 from pipelines.search_options import SearchOptions
+from pipelines.tracing import span
 from retrieval.config import Config
 from retrieval.datatypes import (
     Arm,
@@ -104,9 +105,14 @@ class Search:
             raise TypeError("queries are a list of strings")
         if not queries:
             return []
+        with span("search", queries=len(queries), first_stage=options.first_stage, top_k=options.top_k):
+            return self._both_stages(queries, options)
+
+    def _both_stages(self, queries: Sequence[str], options: SearchOptions) -> list[Results]:
         started = time.perf_counter()
-        dense = self._encoder.encode_queries(queries)
-        sparse = self._sparse.encode_queries(queries)
+        with span("encode", queries=len(queries)):
+            dense = self._encoder.encode_queries(queries)
+            sparse = self._sparse.encode_queries(queries)
         encoded = time.perf_counter()
         fetched = self._first_stage(dense, sparse, options)
         retrieved = time.perf_counter()
@@ -128,10 +134,13 @@ class Search:
                 plan.append((row, "bm25"))
                 requests.append(SearchRequest(weights, options.candidates, options.where))
         arms: list[dict[Arm, list[ScoredPoint]]] = [{} for _ in sparse]
-        for (row, arm), points in zip(plan, self._store.search(requests) if requests else [], strict=True):
+        with span("retrieve", requests=len(requests), candidates=options.candidates):
+            answers = self._store.search(requests) if requests else []
+        for (row, arm), points in zip(plan, answers, strict=True):
             arms[row][arm] = points
         settings = self._fusion.model_copy(update={"candidates": options.candidates})
-        return [_Fetched(fuse(found, settings), dense[row], []) for row, found in enumerate(arms)]
+        with span("fuse"):
+            return [_Fetched(fuse(found, settings), dense[row], []) for row, found in enumerate(arms)]
 
     def _second_stage(
         self, query: str, found: _Fetched, options: SearchOptions, encode_ms: float, retrieve_ms: float
@@ -139,8 +148,11 @@ class Search:
         started = time.perf_counter()
         cues = negation_cues(query)
         depth = options.depth * (_NEGATION_DEPTH if cues else 1) if options.rerank else 0
-        found.load(self._store, max(depth, options.top_k * _PASSAGES_PER_GROUP[options.group_by]))
-        reading, ranges = self._read(query, found, depth, options)
+        with span("load"):
+            found.load(self._store, max(depth, options.top_k * _PASSAGES_PER_GROUP[options.group_by]))
+        with span("rerank", depth=depth) as reading_span:
+            reading, ranges = self._read(query, found, depth, options)
+            reading_span.set(reranked=reading.reranked, stopped=reading.stopped)
         warnings = _warnings(query, found, reading, cues, depth)
         outcomes = _outcomes(found, reading, ranges)
         hits = _hits(found, outcomes, options)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +30,22 @@ from pipelines.opening import open_index_encoder, settings_of
 from pipelines.search import Search
 from pipelines.search_options import SearchArguments, SearchOptions
 from pipelines.serving import Serving, Switch, once
+from pipelines.tracing import carry
 from pipelines.writer import IndexWriter
 from retrieval.chunking import Chunker
 from retrieval.config import Config, EdgeStoreConfig, load_config
-from retrieval.datatypes import Document, Filter, FirstStage, GroupBy, IndexManifest, IngestReport, Results
+from retrieval.datatypes import (
+    Document,
+    Filter,
+    FirstStage,
+    GroupBy,
+    IndexManifest,
+    IngestReport,
+    Quantization,
+    Results,
+)
 from retrieval.encoders import Bm25Encoder
+from retrieval.errors import StoreInputError
 from retrieval.manifest import (
     manifest_from_json,
     manifest_to_json,
@@ -45,11 +57,16 @@ from retrieval.models import find_model
 from retrieval.protocols import Encoder, Reranker, SparseEncoder, Store
 from retrieval.rerankers import open_reranker
 from retrieval.stores import open_store, peek_index
+from retrieval.stores.filters import parse_filter
 
 if TYPE_CHECKING:
     from pipelines.adapt import AdaptReport
     from pipelines.generations import Generation, RollbackReport
+    from pipelines.progress import StepCallback
+    from pipelines.quantize import QuantizeReport
     from retrieval.training.adapt import AdaptProgress
+
+_KEYS_PER_FILTER = 1_000
 
 Source = str | Path | Iterable[Document | dict[str, Any] | tuple[str, str]]
 
@@ -183,19 +200,60 @@ class TwoStagePipeline:
             StoreError: The store refused; what was written stays.
         """
         # Searching does not need the readers.
-        from retrieval.documents import from_python, open_documents
+        from retrieval.documents import from_python, open_documents, sample_documents
 
         is_path = isinstance(source, (str, Path))
         if sync and not is_path:
             raise ValueError("sync=True needs a file or folder, not documents handed over in Python")
         with self._write_lock:
             run = Ingest(self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress)
+            sample = None
             if isinstance(source, (str, Path)):
                 documents = open_documents(source, self.config.documents, on_rejected=run.reject)
+                sample = partial(sample_documents, source, self.config.documents)
             else:
                 documents = from_python(source, on_rejected=run.reject)
+            root = str(Path(str(source)).resolve()) if sync else None
             try:
-                return run.run(documents, sync_root=str(Path(str(source)).resolve()) if sync else None)
+                return run.run(documents, sync_root=root, sample=sample)
+            finally:
+                self._manifest = run.manifest
+
+    def ingest_distributed(
+        self,
+        path: str | Path,
+        *,
+        address: str,
+        sync: bool = False,
+        workers: int | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> IngestReport:
+        """`ingest` with the workers of a Ray cluster, into an index on a Qdrant server.
+
+        Ids, counts and results are those of `ingest`. A worker that is killed loses and doubles nothing; a run that was
+        killed as a whole is finished by calling this or `ingest` again.
+
+        Args:
+            path: A file or folder that every machine of the cluster sees under the same name.
+            address: Of the cluster: ``local``, ``auto``, ``HOST:6379`` or ``ray://HOST:10001``.
+            sync: Also remove documents of this file or folder that are no longer in it.
+            workers: Processes that write; ``None`` for one on each CPU of the cluster.
+            on_progress: Called after every part of the source.
+
+        Raises:
+            MissingExtraError: Ray is not installed.
+            ConfigError: The store is no server, or the cluster cannot be reached.
+            DocumentError: The source cannot be read at all.
+            StoreError: The store refused; what was written stays.
+        """
+        from pipelines.ray_ingest.driver import DistributedIngest
+
+        with self._write_lock:
+            run = DistributedIngest(
+                self.config, self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress
+            )
+            try:
+                return run.run(path, address=address, sync=sync, workers=workers)
             finally:
                 self._manifest = run.manifest
 
@@ -264,7 +322,7 @@ class TwoStagePipeline:
         """`search` on the pipeline's worker thread; takes the same arguments."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retrieval-search")
-        call = partial(self.search, query, top_k, **arguments)
+        call = carry(partial(self.search, query, top_k, **arguments))
         return await asyncio.get_running_loop().run_in_executor(self._worker, call)
 
     def explain(self, query: str, top_k: int | None = None, **arguments: Unpack[SearchArguments]) -> Explanation:
@@ -280,6 +338,20 @@ class TwoStagePipeline:
             StoreError: The store failed or the filter is not usable.
         """
         return explain(self, query, top_k, arguments)
+
+    @contextmanager
+    def reading(self) -> Iterator[Serving]:
+        """The encoder and the store that serve, kept open together until the end of the block."""
+        with self._switch.use() as serving:
+            yield serving
+
+    def reranker(self) -> Reranker:
+        """The cross-encoder; opened at the first call.
+
+        Raises:
+            ModelError: It is missing or malformed.
+        """
+        return self._reranker()
 
     def delete(self, document_ids: Sequence[str]) -> int:
         """Remove documents by id.
@@ -298,14 +370,37 @@ class TwoStagePipeline:
             raise TypeError(f"delete takes a list of document ids, got the string {document_ids!r}")
         if not document_ids:
             return 0
-        where = {"must": [{"key": "document_id", "match": {"any": list(document_ids)}}]}
+        return self._remove([{"must": [{"key": "document_id", "match": {"any": list(document_ids)}}]}])
+
+    def delete_where(self, where: Filter) -> int:
+        """Remove the documents of which a passage matches, as a whole.
+
+        Args:
+            where: Qdrant REST filter.
+
+        Returns:
+            How many documents were removed.
+
+        Raises:
+            StoreInputError: The filter is not usable, or excludes nothing.
+            StoreError: The store refused.
+        """
+        if parse_filter(where).matches_everything:
+            raise StoreInputError("a deletion needs a filter that excludes something; this one matches everything")
+        keys = sorted({str(point.payload["document"]) for point in self.store.scan(where, payload=["document"])})
+        batches = [keys[start : start + _KEYS_PER_FILTER] for start in range(0, len(keys), _KEYS_PER_FILTER)]
+        return self._remove([{"must": [{"key": "document", "match": {"any": batch}}]} for batch in batches])
+
+    def _remove(self, filters: Sequence[Filter]) -> int:
+        removed = 0
         with self._write_lock:
             writer = IndexWriter(self.store, self.sparse, self._manifest, lambda rejection: None)
             try:
                 writer.repair()
-                if self.store.count(where):
-                    writer.begin()
-                removed = writer.remove_where(where)
+                for where in filters:
+                    if self.store.count(where):
+                        writer.begin()
+                        removed += writer.remove_where(where)
                 writer.commit()
             finally:
                 self._manifest = writer.manifest
@@ -409,12 +504,57 @@ class TwoStagePipeline:
                 self.store.tidy()
         return number
 
+    def quantize(
+        self,
+        quantization: Quantization | None = None,
+        *,
+        queries: Mapping[str, str] | Sequence[str] | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        sample: int | None = None,
+        max_loss: float | None = None,
+        on_progress: StepCallback | None = None,
+    ) -> QuantizeReport:
+        """Compress the vectors that the static arm searches, measured before and after, or take that back.
+
+        It is kept when no more than ``max_loss`` is lost, and taken back otherwise, also where the engine does not
+        compress an index as small as this one. `ingest` and `delete` wait meanwhile. Searches are answered by a server
+        all the time; the embedded engine rebuilds its segments in a process of its own, for which they wait. Other
+        processes that use the same server compare whole vectors until they open the index again.
+
+        Args:
+            quantization: What to try; ``None`` for TurboQuant with two bits, rescored from three times the candidates;
+                kind ``none`` takes it back without a measurement.
+            queries: Real queries, by id where they are judged; ``None`` makes some of titles and sentences.
+            qrels: Judgements by query and document id: nDCG@10 then decides, else the overlap with exact search.
+            sample: How many queries at most; ``None`` for 1,000 real ones, or 200 that were made.
+            max_loss: How much may be lost; ``None`` for 0.005 of nDCG@10, or 0.02 of the overlap.
+            on_progress: Called with what is under way.
+
+        Raises:
+            ValueError: An argument is out of range, or the judgements are of other documents.
+            StoreError: There are no vectors, or the store failed; the index has the old quantization, or none.
+            StoreFullError: There is no room to rebuild segments; nothing has changed.
+        """
+        from pipelines.quantize import DEFAULT_QUANTIZATION, Quantizer
+        from pipelines.quantize_queries import SampledQueries
+
+        wanted = DEFAULT_QUANTIZATION if quantization is None else quantization
+        with self._write_lock:
+            run = Quantizer(self.config, self._switch.serving, self._manifest, on_progress)
+            if wanted.kind == "none":
+                return run.off()
+            return run.run(wanted, SampledQueries.of(self.store, queries, qrels, sample), max_loss)
+
     def close(self) -> None:
         """Release the index; closing twice is fine."""
+        self.retire()
+        self.store.close()
+
+    def retire(self) -> None:
+        """End the worker thread and leave the store open, which another pipeline uses from now on."""
         if self._worker is not None:
             self._worker.shutdown()
             self._worker = None
-        self.store.close()
 
     def _settle(self) -> None:
         """Finish what an interrupted ingest or delete has begun."""

@@ -90,6 +90,11 @@ _TEXTS = {
 @pytest.fixture
 def corpus() -> list[Document]:
     """Twelve documents on three topics, four on each; the metadata holds the topic and a year from 2001 to 2012."""
+    return paper_corpus()
+
+
+def paper_corpus() -> list[Document]:
+    """What the fixture `corpus` gives, for fixtures of a wider scope."""
     return [
         Document(id=name, text=text, title="", metadata={"topic": name.split("-")[0], "year": year})
         for year, (name, text) in enumerate(_TEXTS.items(), start=2001)

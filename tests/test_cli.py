@@ -28,6 +28,8 @@ TEXTS = {
     "long.txt": "Glaciers move slowly. " * 30 + "Avalanches fall fast. " + "Snow melts in spring. " * 30,
 }
 COLUMNS = 80
+COMMANDS = ["ingest", "search", "evaluate", "info", "doctor", "delete", "demo", "mine", "distill"]
+COMMANDS += ["push", "pull", "plan"]
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,11 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("ingest", "search", "evaluate", "info", "doctor", "delete", "demo", "mine", "distill"):
+    for name in (*COMMANDS, "snapshot"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "name", ["ingest", "search", "evaluate", "info", "doctor", "delete", "demo", "mine", "distill"]
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_the_shared_options(name: str) -> None:
     done = run(name, "--help")
     assert done.code == 0

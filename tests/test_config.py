@@ -222,17 +222,30 @@ def test_the_default_file_holds_every_key_with_its_default() -> None:
         ("quality", "encoder", "model", "sentence-transformers/static-retrieval-mrl-en-v1"),
         ("quantized", "quantization", "kind", "turbo"),
         ("server", "store", "kind", "server"),
+        ("cluster", "quantization", "kind", "turbo"),
     ],
 )
 def test_the_files_of_configs_load(name: str, section: str, key: str, value: str) -> None:
     assert getattr(getattr(load_config(CONFIGS / f"{name}.yaml"), section), key) == value
 
 
+def test_the_server_file_holds_every_key_with_its_default() -> None:
+    written = yaml.safe_load((CONFIGS / "server.yaml").read_text(encoding="utf-8"))["store"]
+    assert written == {**ServerStoreConfig().model_dump(mode="json"), "api_key_env": "QDRANT_API_KEY"}
+
+
+def test_the_cluster_file_can_lose_a_node() -> None:
+    store = load_config(CONFIGS / "cluster.yaml").store
+    assert isinstance(store, ServerStoreConfig)
+    assert (store.shard_number, store.replication_factor, store.write_consistency_factor) == (6, 2, 2)
+    assert (store.on_disk.vectors, store.on_disk.graph, store.prefer_grpc) == (True, False, True)
+
+
 def test_every_file_of_configs_loads_and_every_key_has_a_comment() -> None:
     files = sorted(CONFIGS.glob("*.yaml"))
     assert len(files) >= 6
     for path in files:
-        load_settings(TrainConfig if path.name.startswith("train-") else Config, path)
+        load_settings(TrainConfig, path) if path.name.startswith("train-") else load_config(path)
         lines = path.read_text(encoding="utf-8").splitlines()
         assert lines[0].startswith("# "), f"{path.name} does not begin with what it is for"
         bare = [line for line in lines if line.startswith("  ") and ":" in line and " # " not in line]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from retrieval.encoders.bert import splits_into_words
 from retrieval.encoders.words import WordTokenizer
 from retrieval.errors import ModelError
 from retrieval.protocols import Encoder
+from retrieval.token_tables import table as tables
+from retrieval.token_tables.formats import Rules, open_static_model
 from tests import static_models
 
 TEXTS = static_models.texts()
@@ -287,6 +290,24 @@ def test_batching_never_changes_a_vector(encoder: StaticEncoder) -> None:
     np.testing.assert_array_equal(alone, together)
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_tokens": 3}, {"max_tokens": 3, "keep_end": True}, {"max_characters": 20}])
+@pytest.mark.parametrize("skip", [None, 1])
+@pytest.mark.parametrize("resident", [True, False])
+def test_one_text_alone_gets_the_same_bits(
+    limits: dict[str, Any], skip: int | None, resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_RESIDENT_BYTES", 2**30 if resident else 0)
+    tokenizer = TOKENIZERS["uncased"]
+    rows = static_models.random_table(tokenizer)
+    rows[::7] *= -0.0  # a sum may be minus zero
+    model = open_static_model(static_models.write_own(tmp_path, tokenizer, {"embeddings": rows}))
+    encoder = StaticEncoder(replace(model, rules=Rules("two-stage", skip, **limits)))
+    together = encoder.encode_documents(TEXTS[:300])
+    assert together.any(axis=1).sum() > 250
+    for text, row in zip(TEXTS[:300], together, strict=True):
+        assert encoder.encode_queries([text]).tobytes() == row.tobytes()
+
+
 @pytest.mark.parametrize("dimensions", [1, 5, 16, 32])
 def test_truncation_is_the_beginning_at_unit_length(dimensions: int, encoder: StaticEncoder, tmp_path: Path) -> None:
     tokenizer = TOKENIZERS["uncased"]
@@ -342,8 +363,6 @@ def test_one_text_of_a_million_words(encoder: StaticEncoder) -> None:
 
 
 def test_sums_with_and_without_scipy_are_equal_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval.token_tables import table as tables
-
     generator = np.random.default_rng(3)
     rows = tables.RowSums(tables.TokenTable(generator.normal(size=(500, 32)).astype(np.float32)), 32)
     lengths = [0, 1, 7, 2047, 2048, 2049, 0, 70_000]

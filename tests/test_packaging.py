@@ -18,10 +18,15 @@ import retrieval
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Distributions whose import name is another.
+# Distributions that come with another one and share its releases.
+PART_OF = {"starlette": "fastapi", "pydantic_core": "pydantic"}
+# Faces that nothing else imports, as a whole behind an extra.
+BEHIND_AN_EXTRA = {"pipelines/service/": "serve"}
 IMPORT_NAMES = {
     "grpcio": "grpc",
     "haystack_ai": "haystack",
     "llama_index_core": "llama_index",
+    "opentelemetry_sdk": "opentelemetry",
     "pyyaml": "yaml",
     "qdrant_edge_py": "qdrant_edge",
 }
@@ -80,32 +85,41 @@ def _import_names(lines: list[str]) -> set[str]:
     return {IMPORT_NAMES.get(name, name) for name in names}
 
 
-def _foreign_imports(*, lazy: bool) -> dict[str, str]:
-    """Top-level names of imported distributions with a file that imports them, lazy ones inside functions too."""
-    seen: dict[str, str] = {}
+def _foreign_imports(*, lazy: bool) -> set[tuple[str, str]]:
+    """Top-level names of imported distributions and the files that import them, lazy ones inside functions too."""
+    seen: set[tuple[str, str]] = set()
     for path in _sources("**/*.py"):
         tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         for node in ast.walk(tree) if lazy else tree.body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-            seen.update({name.partition(".")[0]: path for name in names})
+            seen |= {(name.partition(".")[0], path) for name in names}
     known = {"retrieval", "pipelines", "__future__"} | sys.stdlib_module_names
-    return {name: path for name, path in seen.items() if name not in known}
+    return {(PART_OF.get(name, name), path) for name, path in seen if name not in known}
 
 
 def test_every_import_at_module_level_is_a_dependency() -> None:
     foreign = _foreign_imports(lazy=False)
-    assert {"numpy", "pydantic", "yaml"} <= set(foreign)
+    assert {"numpy", "pydantic", "yaml"} <= {name for name, _ in foreign}
     declared = _import_names(PROJECT["dependencies"])
-    assert {name: path for name, path in foreign.items() if name not in declared} == {}
+    behind = {
+        folder: _import_names(PROJECT["optional-dependencies"][extra]) for folder, extra in BEHIND_AN_EXTRA.items()
+    }
+    undeclared = {(name, path) for name, path in foreign if name not in declared}
+    assert {folder for folder in behind if any(path.startswith(folder) for _, path in undeclared)} == set(behind)
+    assert {
+        (name, path)
+        for name, path in undeclared
+        if not any(path.startswith(folder) and name in names for folder, names in behind.items())
+    } == set()
 
 
 def test_every_import_inside_a_function_is_a_dependency_or_in_an_extra() -> None:
     foreign = _foreign_imports(lazy=True)
-    assert {"numpy", "torch"} <= set(foreign)
+    assert {"numpy", "torch"} <= {name for name, _ in foreign}
     extras = [line for name, lines in PROJECT["optional-dependencies"].items() if name != "dev" for line in lines]
     declared = _import_names([*PROJECT["dependencies"], *extras])
-    assert {name: path for name, path in foreign.items() if name not in declared} == {}
+    assert {(name, path) for name, path in foreign if name not in declared} == set()
 
 
 def test_messages_about_missing_packages_name_extras_that_exist() -> None:

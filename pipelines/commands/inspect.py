@@ -11,19 +11,25 @@ def info(invocation: Invocation) -> None:
     """Show what the index holds and what it was built with."""
     from pipelines.presence import require_index
     from pipelines.render.output import output_console, plain, write_json
+    from pipelines.render.quantize import quantization_state
     from pipelines.render.tables import render_info
+    from retrieval.stores import peek_quantization
 
     config, folder = invocation.resolve()
     manifest = require_index(config, folder)
     if manifest is None or folder is None:
         with invocation.open_existing() as pipeline:
             manifest, location, size = pipeline.manifest, pipeline.store.location, None
+            quantization, interrupted = pipeline.store.quantization, False
     else:
         location, size = str(folder.absolute()), _size_on_disk(folder)
+        quantization, interrupted = peek_quantization(folder, manifest.generation)
     if invocation.json:
-        write_json({"location": location, "bytes_on_disk": size, **plain(manifest)})
+        record = {"location": location, "bytes_on_disk": size, **plain(manifest)}
+        write_json({**record, "quantization": plain(quantization), "quantization_interrupted": interrupted})
     else:
-        render_info(output_console(), manifest, location, size)
+        shown = quantization_state(quantization, interrupted=interrupted)
+        render_info(output_console(), manifest, location, size, shown)
 
 
 def doctor(invocation: Invocation) -> None:

@@ -19,7 +19,9 @@ BAD_USAGE = 2
 INTERRUPTED = 130
 
 
-def command(app: typer.Typer, *, interrupted: str = "stopped") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, *, name: str | None = None, interrupted: str = "stopped"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a command of ``app``.
 
     Its first parameter is the `Invocation`; on the command line the options of the invocation follow those of the
@@ -28,6 +30,7 @@ def command(app: typer.Typer, *, interrupted: str = "stopped") -> Callable[[Call
 
     Args:
         app: Where to register.
+        name: Name of the command; ``None`` takes that of the function.
         interrupted: What Ctrl-C says.
     """
 
@@ -42,6 +45,7 @@ def command(app: typer.Typer, *, interrupted: str = "stopped") -> Callable[[Call
         def run(**values: Any) -> None:
             invocation = Invocation(**{parameter.name: values.pop(parameter.name) for parameter in shared})
             try:
+                _start_tracing()
                 function(invocation, **values)
                 sys.stdout.flush()
             except BrokenPipeError:
@@ -59,10 +63,16 @@ def command(app: typer.Typer, *, interrupted: str = "stopped") -> Callable[[Call
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__doc__ = inspect.getdoc(function)
-        app.command(name=function.__name__.replace("_", "-"))(run)
+        app.command(name=name or function.__name__.replace("_", "-"))(run)
         return function
 
     return register
+
+
+def _start_tracing() -> None:
+    from pipelines.tracing import start_tracing  # imports numpy, which `--help` does without
+
+    start_tracing("retrieval")
 
 
 def _described(error: Exception) -> tuple[str, int]:

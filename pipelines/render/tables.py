@@ -59,8 +59,16 @@ def render_report(console: Console, report: IngestReport) -> None:
         console.print(f"and {report.rejected_count - _SHOWN_REJECTIONS:,} more; --rejected FILE writes them to a file")
 
 
-def render_info(console: Console, manifest: IndexManifest, location: str, size: int | None) -> None:
-    """What an index holds."""
+def render_info(console: Console, manifest: IndexManifest, location: str, size: int | None, quantization: str) -> None:
+    """What an index holds.
+
+    Args:
+        console: Where to.
+        manifest: Manifest of the index.
+        location: Folder or URL.
+        size: Bytes on disk; ``None`` where that is not known.
+        quantization: How its vectors are compressed, in words.
+    """
     encoder, bm25, chunking = manifest.encoder, manifest.bm25, manifest.chunking
     rows = [
         ("index", location),
@@ -68,6 +76,7 @@ def render_info(console: Console, manifest: IndexManifest, location: str, size: 
         ("passages", f"{manifest.passages:,}"),
         ("generation", _generation(manifest)),
         ("encoder", f"{encoder.name}@{encoder.digest}, {encoder.dim} dimensions"),
+        ("quantization", quantization),
         ("dense weight", "default" if manifest.dense_weight is None else f"{manifest.dense_weight:.2f}, by adapt"),
         ("bm25", ", ".join(f"{name} {value}" for name, value in bm25.items())),
         ("average length", f"{manifest.average_length:.1f} terms per passage"),

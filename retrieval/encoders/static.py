@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -88,6 +89,8 @@ class StaticEncoder:
         """
         if isinstance(texts, str):
             raise TypeError("texts is a sequence of strings, not one string; put it in a list")
+        if len(texts) == 1:
+            return self._encode_one(texts[0])
         vectors = np.empty((len(texts), self._dim), np.float32)
         limit = self._model.rules.max_characters
         for start, end in _blocks(texts):
@@ -101,11 +104,25 @@ class StaticEncoder:
         """Number of tokens of a text, known and unknown, without special tokens and before any truncation."""
         return self._words.count(text)
 
+    def _encode_one(self, text: str) -> FloatArray:
+        """The vector that the path for many texts makes, to the last bit, in less than half of its time."""
+        ids = _apply_to_one(self._model.rules, self._words.ids(text[: self._model.rules.max_characters]))
+        with np.errstate(over="ignore", invalid="ignore"):  # refused in words below
+            sums = self._rows.sum_one(ids).astype(np.float64)
+        norm = math.sqrt(np.add.reduce(sums * sums))
+        if not math.isfinite(norm):
+            raise self._not_finite()
+        vector: FloatArray = (sums / (norm or 1.0)).astype(np.float32)
+        return vector[None]
+
     def _normalize(self, sums: FloatArray) -> FloatArray:
         norms = np.sqrt((sums.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
         if not np.isfinite(norms).all():
-            raise ModelError(f"{self._model.name} has a vector that is not finite or far too large")
+            raise self._not_finite()
         return (sums / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+    def _not_finite(self) -> ModelError:
+        return ModelError(f"{self._model.name} has a vector that is not finite or far too large")
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -129,3 +146,9 @@ def _apply(rules: Rules, ids: TokenArray, offsets: IntArray) -> tuple[TokenArray
     if rules.skip is not None:
         keep &= ids != rules.skip
     return ids[keep], np.concatenate([[0], np.cumsum(keep)])[offsets]
+
+
+def _apply_to_one(rules: Rules, ids: TokenArray) -> TokenArray:
+    if rules.max_tokens is not None:
+        ids = ids[max(0, len(ids) - rules.max_tokens) :] if rules.keep_end else ids[: rules.max_tokens]
+    return ids if rules.skip is None else ids[ids != rules.skip]

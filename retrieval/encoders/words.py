@@ -64,6 +64,11 @@ class WordTokenizer:
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64) // _TOKEN_BYTES
         return np.frombuffer(b"".join(parts), np.int32), offsets
 
+    def ids(self, text: str) -> TokenArray:
+        """Token ids of one text, int32 (tokens,)."""
+        [packed] = self._packed([text])
+        return np.frombuffer(packed, np.int32)
+
     def count(self, text: str) -> int:
         """Number of tokens of a text."""
         [packed] = self._packed([text])

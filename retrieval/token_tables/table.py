@@ -118,6 +118,15 @@ class RowSums:
                 sums[text] += rows[: len(some)].sum(axis=0)
         return sums
 
+    def sum_one(self, ids: NDArray[np.int32]) -> FloatArray:
+        """The sum over all ids, float32 (dim,): what `sum` gives for one text, to the last bit."""
+        if self._resident is None or len(ids) > _ROWS_READ:
+            sums: FloatArray = self.sum(ids, np.array([0, len(ids)]))[0]
+            return sums
+        # Like `sum` it begins with zero: the sum of a single -0.0 is 0.0.
+        sums = np.add.reduce(self._resident.take(ids, 0), 0, initial=np.float32(0))
+        return sums
+
 
 @cache
 def _sparse_product() -> Callable[[FloatArray, NDArray[np.int32], NDArray[np.int64]], FloatArray] | None:

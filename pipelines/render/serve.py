@@ -1,0 +1,105 @@
+"""What `retrieval serve` says when it has started."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.render.output import visible
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_PATHS = (
+    ("search", "POST /v1/search"),
+    ("ingest", "POST /v1/ingest, GET /v1/ingest/JOB[/events]"),
+    ("documents", "GET and DELETE /v1/documents/ID, POST /v1/documents/delete"),
+    ("embeddings", "POST /v1/embeddings (OpenAI), GET /v1/models"),
+    ("rerank", "POST /v1/rerank, /v2/rerank (Cohere, Jina)"),
+    ("operation", "GET /health /ready /metrics /openapi.json, POST /v1/admin/reload"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A service that answers.
+
+    Args:
+        url: Where.
+        pid: Process.
+        index: Folder, or URL and collection.
+        documents: In the index.
+        passages: In the index.
+        encoder: Static model with its digest.
+        reranker: Cross-encoder.
+        workers: Threads that search.
+        queue: Requests that may wait for them.
+        keys: How many keys are known.
+        uploads: Where uploads wait.
+        keeps_uploads: Whether uploads that wait survive the process.
+    """
+
+    url: str
+    pid: int
+    index: str
+    documents: int
+    passages: int
+    encoder: str
+    reranker: str
+    workers: int
+    queue: int
+    keys: int
+    uploads: str
+    keeps_uploads: bool
+
+    @classmethod
+    def of(cls, app: FastAPI, url: str) -> Self:
+        """What is known of an application that has started."""
+        service: Any = app.state.service
+        with service.holder.use() as pipeline:
+            manifest, rerank = pipeline.manifest, pipeline.config.rerank
+            location = pipeline.store.location
+        return cls(
+            url=url,
+            pid=os.getpid(),
+            index=location,
+            documents=manifest.documents,
+            passages=manifest.passages,
+            encoder=f"{manifest.encoder.name}@{manifest.encoder.digest}",
+            reranker=rerank.model if rerank.enabled else "off",
+            workers=service.pool.workers,
+            queue=service.pool.queue,
+            keys=len(service.keys),
+            uploads=str(service.jobs.spool.root),
+            keeps_uploads=service.keeps_uploads,
+        )
+
+
+def render_started(console: Console, started: Started) -> None:
+    """Say what serves where.
+
+    Args:
+        console: Where to.
+        started: The service.
+    """
+    keys = f"{started.keys} bearer keys" if started.keys else "none: whoever reaches the port may do everything"
+    uploads = started.uploads if started.keeps_uploads else f"{started.uploads} (gone when this process ends)"
+    rows = [
+        ("index", f"{started.index}: {started.documents:,} documents, {started.passages:,} passages"),
+        ("models", f"{started.encoder}, {started.reranker}"),
+        ("workers", f"{started.workers}, and {started.queue} requests may wait"),
+        ("keys", keys),
+        ("uploads", uploads),
+        *_PATHS,
+    ]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, visible(value))
+    console.print(f"serving {started.url}  (Ctrl-C ends it)", style="bold")
+    console.print(table)

@@ -1,0 +1,221 @@
+"""The outermost layer, plain ASGI: request ids, keys, limits, metrics, the log, and an answer for every error.
+
+Authentication happens here, before a byte of the body is read. Hot paths can be answered here too, before routing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from pipelines.service.access_log import AccessLog
+from pipelines.service.context import RequestContext, put_context
+from pipelines.service.core import Service
+from pipelines.service.errors import PROBLEM_TYPE, ServiceError, service_error, unavailable
+from pipelines.service.limits import (
+    ClientGoneError,
+    LimitedBody,
+    Message,
+    Receive,
+    Send,
+    declared_length,
+    linger,
+    send_within,
+    too_large,
+)
+from pipelines.service.logs import LOG
+from pipelines.service.origins import Origins
+from pipelines.service.places import Places
+from retrieval.errors import RetrievalError
+
+Scope = dict[str, Any]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+FastPaths = Mapping[tuple[str, str], AsgiApp]
+"""Method and path to an ASGI callable that answers them."""
+
+OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json"})
+UPLOAD_PATHS = frozenset({"/v1/ingest"})
+_CLIENT_GONE = 499
+_REASON_CHARACTERS = 500
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}")
+_SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class Door:
+    """Wraps the application.
+
+    Args:
+        app: The application behind.
+        service: What requests share.
+        places: The paths that there are.
+        access: Log of requests.
+        fast: Paths that are answered here instead; they get the context, the limits, the metrics and the answers to
+            errors that every request gets, and authorize themselves.
+    """
+
+    def __init__(
+        self, app: AsgiApp, service: Service, places: Places, access: AccessLog, fast: FastPaths | None = None
+    ) -> None:
+        self.app = app
+        self._service = service
+        self._access = access
+        self._places = places
+        self._fast = dict(fast or {})
+        self._origins = Origins(service.config, checked=not len(service.keys))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        context = RequestContext(_request_id(headers.get(b"x-request-id")), self._service.new_deadline())
+        put_context(scope, context)
+        answer = _Answer(send, context, self._service)
+        self._service.metrics.in_flight.inc()
+        body = context.receive = self._body(scope, receive, context)
+        try:
+            await self._answer(scope, headers, body, answer)
+        except ClientGoneError:
+            raise
+        except asyncio.CancelledError:
+            # The server cancels what is still running when the time to drain is over.
+            if not self._service.draining or context.status:
+                raise
+            context.body_done = True
+            await answer.problem(unavailable("closing", "the service is shutting down"), receive)
+        except Exception as error:
+            await self._refuse(error, scope, receive, answer)
+        finally:
+            self._service.metrics.in_flight.dec()
+            self._account(scope, context)
+
+    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], body: LimitedBody, answer: _Answer) -> None:
+        context = answer.context
+        length = declared_length(headers.get(b"content-length"))
+        context.body_done = not length and b"transfer-encoding" not in headers
+        self._origins.check(headers)
+        if scope["path"] not in OPEN_PATHS and not (scope["method"] == "OPTIONS" and b"origin" in headers):
+            public = scope["path"] == "/metrics" and self._service.config.open_metrics
+            if not public:
+                context.principal = self._service.keys.authenticate(headers.get(b"authorization"))
+        if length is not None and length > body.limit:
+            raise too_large(body.limit)
+        fast = self._fast.get((scope["method"], scope["path"]))
+        if fast is not None:
+            context.route = scope["path"]
+            await fast(scope, body, answer.send)
+            return
+        await self.app(scope, body, answer.send)
+
+    def _body(self, scope: Scope, receive: Receive, context: RequestContext) -> LimitedBody:
+        config = self._service.config
+        upload = scope["path"] in UPLOAD_PATHS
+        return LimitedBody(
+            receive,
+            context,
+            limit=config.limits.upload_bytes if upload else config.limits.body_bytes,
+            seconds=config.timeouts.body,
+            each_part=upload,
+        )
+
+    async def _refuse(self, error: Exception, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """Answer an error, or end the connection where the answer has already begun."""
+        context = answer.context
+        refusal = service_error(error)
+        if refusal is None or refusal.status_code >= 500:
+            self._log(error, refusal, scope, context)
+        if context.status:
+            if answer.complete:
+                return
+            raise ClientGoneError("the answer had begun") from error
+        if refusal is None:
+            refusal = ServiceError(500, "internal", "something went wrong here; the log has it under the request id")
+        if refusal.status_code == 405:
+            refusal.headers = {"Allow": ", ".join(self._places.methods(scope["path"]) or ["GET"])}
+        await answer.problem(refusal, receive)
+
+    def _log(self, error: Exception, refusal: ServiceError | None, scope: Scope, context: RequestContext) -> None:
+        """Log an error by its kind and the places it came through; the messages of our own errors quote no text."""
+        fields: dict[str, Any] = {"request_id": context.request_id, "route": self._route(scope, context)}
+        if refusal is not None:
+            fields["code"] = refusal.code
+        if isinstance(error, RetrievalError):
+            fields["reason"] = str(error)[:_REASON_CHARACTERS]
+        LOG.error("request failed", exc_info=(type(error), error, error.__traceback__), extra={"fields": fields})
+
+    def _route(self, scope: Scope, context: RequestContext) -> str:
+        """The path with placeholders; what no route knows shares one name, so that clients cannot make metrics."""
+        found = context.route or getattr(scope.get("route"), "path_format", None)
+        return found or self._places.route(scope["path"]) or "unmatched"
+
+    def _account(self, scope: Scope, context: RequestContext) -> None:
+        route = self._route(scope, context)
+        seconds = time.perf_counter() - context.started
+        metrics = self._service.metrics
+        metrics.count(scope["method"], route, context.status or _CLIENT_GONE, seconds)
+        if self._service.config.access_log:
+            principal = context.principal
+            self._access.add(
+                request_id=context.request_id,
+                method=scope["method"],
+                route=route,
+                status=context.status or _CLIENT_GONE,
+                ms=round(seconds * 1000, 2),
+                received=context.received,
+                sent=context.sent,
+                key=None if principal is None else principal.name,
+                client=(scope.get("client") or (None,))[0],
+            )
+
+
+class _Answer:
+    """Sends an answer: adds the headers that every answer has, counts, and does not wait for a client for ever."""
+
+    def __init__(self, send: Send, context: RequestContext, service: Service) -> None:
+        self._send = send
+        self.context = context
+        self._service = service
+        self._seconds = service.config.timeouts.write
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.context.status = message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", self.context.request_id.encode())]
+            headers += _SECURITY_HEADERS
+            if self._service.draining or not self.context.body_done:
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        else:
+            self.context.sent += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+        await send_within(self._send, message, self._seconds)
+
+    async def problem(self, error: ServiceError, receive: Receive) -> None:
+        body = error.body(self.context.request_id)
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in (error.headers or {}).items()]
+        headers += [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": error.status_code, "headers": headers})
+        unread = not self.context.body_done
+        await self.send({"type": "http.response.body", "body": body, "more_body": unread})
+        if unread:
+            await linger(receive)
+            await self.send({"type": "http.response.body", "body": b""})
+
+
+def _request_id(given: bytes | None) -> str:
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return secrets.token_hex(16)
