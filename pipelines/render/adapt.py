@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipelines.render.output import error_console, visible
+from pipelines.render.output import live_line, visible
 from pipelines.render.tables import facts
 
 if TYPE_CHECKING:
@@ -22,19 +21,10 @@ if TYPE_CHECKING:
 @contextmanager
 def adapt_progress(*, quiet: bool) -> Iterator[Callable[[AdaptProgress], None] | None]:
     """A live bar on stderr: the stage, how far it is, loss, self-check and time; ``None`` where nobody watches."""
-    console = error_console()
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, counts="")
+    with live_line(quiet=quiet, bar_width=20) as line:
+        if line is None:
+            yield None
+            return
 
         def show(progress: AdaptProgress) -> None:
             counts = f"{progress.done:,} of {progress.of:,}"
@@ -42,9 +32,7 @@ def adapt_progress(*, quiet: bool) -> Iterator[Callable[[AdaptProgress], None] |
                 counts += f"  loss {progress.loss:.3f}"
             if progress.check is not None:
                 counts += f"  check {progress.check:+.3f}"
-            bar.update(
-                task, description=progress.stage, completed=progress.done, total=progress.of or None, counts=counts
-            )
+            line.show(progress.stage, counts, done=progress.done, of=progress.of)
 
         yield show
 

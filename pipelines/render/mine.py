@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipelines.render.output import error_console, visible
+from pipelines.render.output import error_console, live_line, visible
 
 if TYPE_CHECKING:
     from pipelines.mine import MineProgress, MineReport
@@ -23,29 +22,19 @@ _LONG_SECONDS = 60.0
 def mine_progress(*, quiet: bool) -> Iterator[Callable[[MineProgress], None] | None]:
     """A bar on stderr with the time that is left; where nobody watches, one sentence if it will take long."""
     console = error_console()
-    if quiet:
-        yield None
-        return
-    if not console.is_terminal:
+    if not quiet and not console.is_terminal:
         yield _estimate_once(console)
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, counts="")
+    with live_line(quiet=quiet, bar_width=16) as line:
+        if line is None:
+            yield None
+            return
 
         def show(progress: MineProgress) -> None:
             counts = f"{progress.done:,} of {progress.of:,}" if progress.of else f"{progress.done:,}"
             if progress.seconds_left is not None and progress.done < progress.of:
                 counts += f", {duration(progress.seconds_left)} left"
-            bar.update(
-                task, description=progress.stage, completed=progress.done, total=progress.of or None, counts=counts
-            )
+            line.show(progress.stage, counts, done=progress.done, of=progress.of)
 
         yield show
 

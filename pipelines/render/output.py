@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from retrieval.datatypes import IngestProgress
@@ -64,28 +73,61 @@ def plain(value: Any) -> Any:
     return plain(value.item()) if hasattr(value, "item") else str(value)
 
 
+class LiveLine:
+    """What a live line shows; `live_line` opens one."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def show(self, stage: str, counts: str, *, done: int = 0, of: int = 0) -> None:
+        """Change what it says.
+
+        Args:
+            stage: What is being done.
+            counts: How much of it, in words.
+            done: Where the bar stands.
+            of: Where it ends; 0 while that is not known.
+        """
+        self._bar.update(self._task, description=stage, counts=counts, completed=done, total=of or None)
+
+
 @contextmanager
-def ingest_progress(*, quiet: bool) -> Iterator[Callable[[IngestProgress], None] | None]:
-    """A live line on stderr while an ingest runs; ``None`` where nobody watches."""
+def live_line(*, quiet: bool, bar_width: int = 0, remaining: bool = False) -> Iterator[LiveLine | None]:
+    """A line on stderr with a spinner, the stage, counts and the time; ``None`` where nobody watches.
+
+    Args:
+        quiet: Show nothing.
+        bar_width: Columns of the bar; 0 for none.
+        remaining: Show the time that is left as well.
+    """
     console = error_console()
     if quiet or not console.is_terminal:
         yield None
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-    )
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+    if bar_width:
+        columns.append(BarColumn(bar_width=bar_width))
+    columns += [TextColumn("{task.fields[counts]}"), TimeElapsedColumn()]
+    if remaining:
+        columns.append(TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, counts="")
+        yield LiveLine(bar, bar.add_task("starting", total=None, counts=""))
+
+
+@contextmanager
+def ingest_progress(*, quiet: bool) -> Iterator[Callable[[IngestProgress], None] | None]:
+    """A live line on stderr while an ingest runs; ``None`` where nobody watches."""
+    with live_line(quiet=quiet) as line:
+        if line is None:
+            yield None
+            return
 
         def show(progress: IngestProgress) -> None:
             rate = progress.passages / progress.seconds if progress.seconds else 0.0
             counts = f"{progress.documents:,} documents  {progress.passages:,} passages ({rate:,.0f}/s)"
             if progress.rejected:
                 counts += f"  {progress.rejected:,} rejected"
-            bar.update(task, description=progress.stage, counts=counts)
+            line.show(progress.stage, counts)
 
         yield show
 
@@ -93,20 +135,8 @@ def ingest_progress(*, quiet: bool) -> Iterator[Callable[[IngestProgress], None]
 @contextmanager
 def step_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A live line on stderr for work in steps: called with what is done, how much of it, and of how many."""
-    console = error_console()
-    if quiet or not console.is_terminal:
-        yield lambda stage, done, total: None
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, counts="")
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, counts=f"{done:,} of {total:,}" if total else f"{done:,}")
-
-        yield show
+    with live_line(quiet=quiet) as line:
+        if line is None:
+            yield lambda stage, done, total: None
+            return
+        yield lambda stage, done, total: line.show(stage, f"{done:,} of {total:,}" if total else f"{done:,}")

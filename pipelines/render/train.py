@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.render.output import error_console, visible
+from pipelines.render.output import live_line, visible
 
 if TYPE_CHECKING:
     from pipelines.train import TrainReport
@@ -24,26 +23,11 @@ _SHOWN_SETS = 12
 @contextmanager
 def training_progress(*, quiet: bool) -> Iterator[Callable[[TrainProgress], None]]:
     """A live line on stderr while a training runs; nothing where nobody watches."""
-    console = error_console()
-    if quiet or not console.is_terminal:
-        yield lambda progress: None
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, counts="")
-
-        def show(progress: TrainProgress) -> None:
-            bar.update(task, description=progress.stage, total=progress.of or None, completed=progress.done)
-            bar.update(task, counts=_counts(progress))
-
-        yield show
+    with live_line(quiet=quiet, bar_width=16, remaining=True) as line:
+        if line is None:
+            yield lambda progress: None
+            return
+        yield lambda progress: line.show(progress.stage, _counts(progress), done=progress.done, of=progress.of)
 
 
 def _counts(progress: TrainProgress) -> str:
