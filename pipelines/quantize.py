@@ -4,7 +4,7 @@ Searches go on meanwhile. On a server they are answered all the time. The embedd
 process of its own, which stops no other thread; searches wait for its end, some seconds for every 100,000 passages.
 
 A process that is killed on the way leaves a complete index. The embedded one has then either the compression that was
-asked for or none, and says which; the server ends on its own what it has begun.
+asked for, perhaps not yet measured, or none, and says which; a server ends on its own what it has begun.
 """
 
 from __future__ import annotations
@@ -143,16 +143,9 @@ class Quantizer:
                 f"of other documents than those in {self._store.location}"
             )
         try:
-            self._on_progress(f"switching to {wanted}", 0, 0)
-            self._switch(wanted)
-            if not self._wait(measurer):
-                self._take_back(before)
-                reason = f"not in effect: {self._obstacle(wanted)}; it was taken back"
-                return self._report("not in effect", reason, wanted, queries, measure, bound, before=measured)
-            after, changed = measurer.measure("after")
-            lost = _differences(measure, values, changed)
-            loss = float(np.mean(lost))
-            kept = loss <= bound
+            tried = self._try(wanted, measurer)
+            lost = [] if tried is None else _differences(measure, values, tried[1])
+            kept = tried is not None and float(np.mean(lost)) <= bound
             if not kept:
                 self._take_back(before)
         except BaseException as error:
@@ -163,13 +156,13 @@ class Quantizer:
                     f"{error}; taking it back failed too: {second}; 'retrieval info' says what the index has now"
                 ) from error
             raise
-        verb = "loses" if loss > 0 else "gains" if loss < 0 else "changes"
-        much = f"{abs(loss):.4f} of {measure}" if loss else f"nothing in {measure}"
-        allowed = f"{bound:.4f} may be lost"
-        reason = f"{wanted} {verb} {much} ({allowed}); {'kept' if kept else 'it was taken back'}"
+        if tried is None:
+            reason = f"not in effect: {self._obstacle(wanted)}; it was taken back"
+            return self._report("not in effect", reason, wanted, queries, measure, bound, before=measured)
+        loss = float(np.mean(lost))
         return self._report(
             "kept" if kept else "taken back",
-            reason,
+            f"{wanted} {_change(measure, loss, bound)}; {'kept' if kept else 'it was taken back'}",
             wanted,
             queries,
             measure,
@@ -177,8 +170,14 @@ class Quantizer:
             loss=loss,
             interval=bootstrap_interval(lost),
             before=measured,
-            after=after,
+            after=tried[0],
         )
+
+    def _try(self, wanted: Quantization, measurer: Measurer) -> tuple[Measurement, Values] | None:
+        """Switch on and measure; ``None`` where it does not come into effect."""
+        self._on_progress(f"switching to {wanted}", 0, 0)
+        self._switch(wanted)
+        return measurer.measure("after") if self._wait(measurer) else None
 
     def _switch(self, quantization: Quantization) -> None:
         self._store.set_quantization(quantization)
@@ -252,3 +251,10 @@ def _differences(measure: str, before: Values, after: Values) -> Sequence[float]
     if one is None or other is None:
         raise StoreError(f"{measure} was not measured")
     return [value - changed for value, changed in zip(one, other, strict=True)]
+
+
+def _change(measure: str, loss: float, bound: float) -> str:
+    change = (
+        f"{'loses' if loss > 0 else 'gains'} {abs(loss):.4f} of {measure}" if loss else f"leaves {measure} as it was"
+    )
+    return f"{change} ({bound:.4f} may be lost)"

@@ -23,7 +23,7 @@ OVERLAP = f"overlap@{TOP}"
 
 _HITS = 10
 _WARM_UP = 5
-_BATCH = 50
+_BATCH = 10
 _PROBES = 20
 _FLOAT_NOISE = 1e-5
 _WHOLE = 0.99
@@ -93,7 +93,8 @@ class Measurer:
         self._queries = queries
         self._on_progress = on_progress
         vectors = serving.encoder.encode_queries(list(queries.texts.values()))
-        self._vectors = [row for row in vectors if row.any()]
+        self._known = [bool(row.any()) for row in vectors]
+        self._vectors = [row for row, known in zip(vectors, self._known, strict=True) if known]
         requests = [SearchRequest(vector, TOP, exact=True) for vector in self._vectors]
         self._exact = self._search(requests, "exact search")
         if not any(self._exact):
@@ -165,12 +166,11 @@ class Measurer:
         ]
         documents = {point.id: str(point.payload["document_id"]) for point in stored}
         ranked = iter(self._exact)
-        known = self._serving.encoder.encode_queries(list(self._queries.texts.values())).any(axis=1)
         lists = [
             list(dict.fromkeys(documents[point.id] for point in next(ranked) if point.id in documents))[:_HITS]
-            if has_vector
+            if known
             else []
-            for has_vector in known
+            for known in self._known
         ]
         return Values(tuple(1.0 for points in self._exact if points), self._ndcgs(lists))
 

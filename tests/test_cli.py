@@ -29,7 +29,7 @@ TEXTS = {
 }
 COLUMNS = 80
 COMMANDS = ["ingest", "search", "evaluate", "info", "doctor", "delete", "demo", "mine", "distill"]
-COMMANDS += ["push", "pull", "plan"]
+COMMANDS += ["push", "pull", "plan", "quantize"]
 
 
 @dataclass(frozen=True)

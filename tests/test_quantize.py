@@ -74,11 +74,11 @@ def judged() -> tuple[dict[str, str], dict[str, dict[str, int]]]:
 
 def test_what_costs_little_is_kept_and_shown(index: Path) -> None:
     with TwoStagePipeline.open(index) as pipeline:
-        report = pipeline.quantize(sample=60)
+        report = pipeline.quantize(sample=30)
         assert (report.outcome, report.quantization, report.done) == ("kept", TURBO, True)
         assert report.before is not None
         assert report.after is not None
-        assert (report.asked, report.queries, report.measure, report.passages) == ("pseudo", 60, "overlap@100", 400)
+        assert (report.asked, report.queries, report.measure, report.passages) == ("pseudo", 30, "overlap@100", 400)
         # Two bits for each of 32 dimensions and eight bytes beside them, instead of four bytes a dimension.
         assert (report.before.bytes_per_passage, report.after.bytes_per_passage) == (128, 16)
         assert (report.before.bytes, report.after.bytes) == (128 * 400, 16 * 400)
@@ -355,7 +355,7 @@ def test_query_files_that_cannot_be_used(tmp_path: Path, name: str, content: byt
 
 
 def test_the_command_keeps_takes_back_and_explains(index: Path, tmp_path: Path) -> None:
-    done = run("quantize", "--index", index, "--sample", 40)
+    done = run("quantize", "--index", index, "--sample", 20)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert max(map(len, lines)) <= COLUMNS
@@ -378,8 +378,8 @@ def test_the_command_keeps_takes_back_and_explains(index: Path, tmp_path: Path) 
     assert record["after"]["bytes_per_passage"] == 16
     off = run("quantize", "--off", "--index", index)
     assert (off.code, "binary 1 bit, not rescored is off" in off.out) == (0, True)
-    again = json.loads(run("quantize", "--off", "--index", index, "--json").out)
-    assert (again["outcome"], again["measure"], again["before"]) == ("off", None, None)
+    off_again = json.loads(run("quantize", "--off", "--index", index, "--json").out)
+    assert (off_again["outcome"], off_again["measure"], off_again["before"]) == ("off", None, None)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def render_quantization(console: Console, report: QuantizeReport, off: str) -> N
     if report.loss_interval is not None and report.measure is not None:
         low, high = report.loss_interval
         rows.append(("loss", f"{report.loss:+.4f} of {report.measure} (95 % {low:+.4f} to {high:+.4f})"))
-    if report.after is not None:
+    if report.outcome == "kept" and report.after is not None:
         rows.append(("originals", f"{report.vector_bytes:,} bytes a passage stay stored, for rescoring and --off"))
         if report.after.in_effect < 1:
             rows.append(("in effect", f"for {report.after.in_effect:.0%} of the vectors; the engine compresses on"))
