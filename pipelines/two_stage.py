@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from pipelines.adapt import AdaptReport
     from pipelines.generations import Generation, RollbackReport
     from pipelines.progress import StepCallback
-    from pipelines.quantize import QuantizeReport
+    from pipelines.quantization.quantize import QuantizeReport
     from retrieval.training.adapt import AdaptProgress
 
 _KEYS_PER_FILTER = 1_000
@@ -535,8 +535,8 @@ class TwoStagePipeline:
             StoreError: There are no vectors, or the store failed; the index has the old quantization, or none.
             StoreFullError: There is no room to rebuild segments; nothing has changed.
         """
-        from pipelines.quantize import DEFAULT_QUANTIZATION, Quantizer
-        from pipelines.quantize_queries import SampledQueries
+        from pipelines.quantization.quantize import DEFAULT_QUANTIZATION, Quantizer
+        from pipelines.quantization.queries import SampledQueries
 
         wanted = DEFAULT_QUANTIZATION if quantization is None else quantization
         with self._write_lock:

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines import TwoStagePipeline
 from pipelines.plan import code_bytes
-from pipelines.quantize_queries import SampledQueries, evenly, pseudo_queries, read_judged, read_queries
+from pipelines.quantization.queries import SampledQueries, evenly, pseudo_queries, read_judged, read_queries
 from retrieval.config import Config, parse_config
 from retrieval.datatypes import Document, Quantization, ScoredPoint, SearchRequest
 from retrieval.errors import DocumentError, StoreError

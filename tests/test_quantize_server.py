@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import TwoStagePipeline, quantize
+from pipelines import TwoStagePipeline
+from pipelines.quantization import quantize
 from retrieval.config import Config, parse_config
 from retrieval.datatypes import Point, Quantization, SearchRequest
 from retrieval.stores.edge import EdgeStore

@@ -56,7 +56,7 @@ def quantize(
     options = (kind, bits, query_bits, oversampling, rescore)
     if off and any(value is not None for value in (*options, queries, qrels, sample, max_loss)):
         raise ValueError("--off stands alone; leave the other options out")
-    from pipelines.quantize_queries import read_judged, read_queries
+    from pipelines.quantization.queries import read_judged, read_queries
     from pipelines.render.output import output_console, step_progress, write_json
     from pipelines.render.quantize import render_quantization
 

@@ -13,8 +13,8 @@ from pipelines.render.tables import facts, megabytes
 from retrieval.datatypes import Quantization
 
 if TYPE_CHECKING:
-    from pipelines.quantize import QuantizeReport
-    from pipelines.quantize_measure import Measurement
+    from pipelines.quantization.measure import Measurement
+    from pipelines.quantization.quantize import QuantizeReport
 
 _ASKED = {
     "judged": "judged queries",

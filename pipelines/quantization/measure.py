@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.plan import code_bytes
 from pipelines.progress import StepCallback
-from pipelines.quantize_queries import SampledQueries
+from pipelines.quantization.queries import SampledQueries
 from pipelines.search_options import SearchOptions
 from pipelines.serving import Serving
 from retrieval.config import Config

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 
 from pipelines.progress import StepCallback
-from pipelines.quantize_measure import NDCG, OVERLAP, Measurement, Measurer, Values
-from pipelines.quantize_queries import SampledQueries
+from pipelines.quantization.measure import NDCG, OVERLAP, Measurement, Measurer, Values
+from pipelines.quantization.queries import SampledQueries
 from pipelines.serving import Serving
 from retrieval.config import Config, MemoryStoreConfig, ServerStoreConfig
 from retrieval.datatypes import IndexManifest, Quantization
