@@ -44,8 +44,8 @@ def quality(collections: list[Path]) -> None:
 
 
 def evaluated(folder: Path, index: str) -> dict[str, Any]:
-    report = command("evaluate", str(folder), "--index", index, "--json")
-    report["collection"] = folder.name
+    (report,) = command("evaluate", str(folder), "--index", index, "--json")["collections"]
+    report |= {"collection": folder.name, "queries": len(report["queries"])}
     for system in report["systems"]:
         del system["per_query"]
     return report

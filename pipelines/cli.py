@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.adapt import adapt
+from pipelines.commands.datasets import datasets
 from pipelines.commands.demo import demo
 from pipelines.commands.distill import distill
 from pipelines.commands.evaluate import evaluate
@@ -39,6 +40,7 @@ command(app)(search)
 command(app, interrupted="stopped; the index is as it was")(adapt)
 command(app, interrupted="stopped; 'retrieval info' says how the vectors are compressed now")(quantize)
 command(app)(evaluate)
+command(app)(datasets)
 command(app)(info)
 command(app)(doctor)
 command(app)(delete)

@@ -29,7 +29,7 @@ TEXTS = {
 }
 COLUMNS = 80
 COMMANDS = ["ingest", "search", "evaluate", "info", "doctor", "delete", "demo", "mine", "distill"]
-COMMANDS += ["push", "pull", "plan", "quantize"]
+COMMANDS += ["push", "pull", "plan", "quantize", "datasets"]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class BeirCollection:
     qrels: Mapping[str, Mapping[str, int]]
 
     @classmethod
-    def open(cls, folder: Path | str, split: str = "test") -> BeirCollection:
+    def open(cls, folder: Path | str, split: str = "test", *, qrels: Path | None = None) -> BeirCollection:
         """Read queries and judgements; the corpus is only looked for.
 
         Queries without judgements are left out.
@@ -43,6 +43,7 @@ class BeirCollection:
         Args:
             folder: Folder of the collection.
             split: Which file of ``qrels/`` to use.
+            qrels: Judgements of another file, as `read_qrels` reads them; ``None`` for those of the split.
 
         Raises:
             DocumentError: A file is missing or malformed, or a judged query has no text.
@@ -52,17 +53,17 @@ class BeirCollection:
             raise ValueError(f"split is the name of a file in qrels without .tsv, not {split!r}")
         folder = Path(folder)
         _find(folder, "corpus.jsonl")
-        path = folder / "qrels" / f"{split}.tsv"
-        if not path.is_file():
+        path = qrels or folder / "qrels" / f"{split}.tsv"
+        if qrels is None and not path.is_file():
             there = ", ".join(sorted(other.stem for other in path.parent.glob("*.tsv"))) or "none"
             raise DocumentError(f"no judgements {path}; splits in that folder: {there}")
-        qrels = read_qrels(path)
-        texts = {query: text for query, text in _queries(_find(folder, "queries.jsonl")) if query in qrels}
-        missing = [query for query in qrels if query not in texts]
+        judged = read_qrels(path)
+        texts = {query: text for query, text in _queries(_find(folder, "queries.jsonl")) if query in judged}
+        missing = [query for query in judged if query not in texts]
         if missing:
             shown = ", ".join(missing[:_SHOWN])
             raise DocumentError(f"{len(missing)} judged queries are not in {folder}/queries.jsonl: {shown}")
-        return cls(folder, split, {query: texts[query] for query in qrels}, qrels)
+        return cls(folder, split, {query: texts[query] for query in judged}, judged)
 
     def documents(self) -> Iterator[Document]:
         """The documents of the corpus in file order, read as they are asked for.
@@ -109,7 +110,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         DocumentError: The file cannot be read or holds no judgement, a line is malformed, or a pair has two grades.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         columns = [column.strip() for column in line.split("\t")] if "\t" in line else line.split()
@@ -145,7 +146,7 @@ def _queries(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}#{number}"
@@ -158,7 +159,12 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, record
 
 
-def _lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file, with or without a byte order mark, unpacked where its name ends in .gz.
+
+    Raises:
+        DocumentError: The file cannot be read.
+    """
     try:
         with _open_text(path) as file:
             yield from file

@@ -1,0 +1,18 @@
+"""Measure systems side by side on judged collections: quality, time, bytes, money, and what differs for certain."""
+
+from pipelines.evaluation.report import CollectionReport, Evaluation, Setup, SystemResult
+from pipelines.evaluation.run import EvaluateOptions, evaluate_collection, evaluate_runs
+from pipelines.evaluation.systems import BASELINE, MEASURES, SYSTEMS
+
+__all__ = [
+    "BASELINE",
+    "CollectionReport",
+    "EvaluateOptions",
+    "Evaluation",
+    "MEASURES",
+    "SYSTEMS",
+    "Setup",
+    "SystemResult",
+    "evaluate_collection",
+    "evaluate_runs",
+]
