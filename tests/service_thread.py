@@ -13,11 +13,12 @@ import uvicorn
 
 from pipelines import TwoStagePipeline
 from pipelines.service import ServiceConfig, create_app
+from pipelines.service.shortcut import ShortcutProtocol
 
 
 @contextmanager
 def running(pipeline: TwoStagePipeline, config: ServiceConfig | None = None, **server: Any) -> Iterator[str]:
-    """Serve a pipeline until the end of the block; the service closes it.
+    """Serve a pipeline until the end of the block, over the protocol of `retrieval serve`; the service closes it.
 
     Args:
         pipeline: Open pipeline.
@@ -28,8 +29,14 @@ def running(pipeline: TwoStagePipeline, config: ServiceConfig | None = None, **s
         The address, without a slash at its end.
     """
     app = create_app(pipeline, config or ServiceConfig(access_log=False))
+
+    class Protocol(ShortcutProtocol):
+        shortcut = app.state.shortcut
+
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        settings = uvicorn.Config(app, access_log=False, log_level="warning", **server)
+        settings = uvicorn.Config(
+            app, **{"http": Protocol, "access_log": False, "log_level": "warning", "server_header": False, **server}
+        )
         one = uvicorn.Server(settings)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [listening]})
         thread.start()

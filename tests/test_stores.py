@@ -249,6 +249,7 @@ BAD_FILTERS: dict[str, tuple[Any, str]] = {
     "unknown condition": ({"must": [field("a", geo_radius={})]}, "geo_radius is not supported"),
     "bad position": ({"must": [match("a[18446744073709551616]", 1)]}, r"key is not a payload path: 'a\[1844"),
     "position in other digits": ({"must": [match("a[\u0663]", 1)]}, r"key is not a payload path: 'a\[\u0663\]'"),
+    "long path": ({"must": [match("a" * 501, 1)]}, r"key is a payload path of 501 characters, more than 500"),
     "bad path": ({"must": [match("a..b", 1)]}, r"filter.must\[0\].key is not a payload path: 'a..b'"),
     "path with a space": ({"must": [match("a b", 1)]}, "quotes around unusual keys"),
     "float match": ({"must": [match("a", 1.5)]}, "use range for fractions"),

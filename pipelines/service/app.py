@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.service import filters, uploads
 from pipelines.service.access_log import AccessLog
@@ -23,6 +25,7 @@ from pipelines.service.openapi import document
 from pipelines.service.places import Places
 from pipelines.service.reload import Resolve
 from pipelines.service.routes import admin, documents, embeddings, health, ingest, metrics, models, rerank, search
+from pipelines.service.shortcut import Shortcut
 from pipelines.two_stage import TwoStagePipeline
 from retrieval import __version__
 
@@ -48,7 +51,7 @@ _CAPPED: tuple[type[BaseModel], ...] = (
 )
 """Requests whose fields are annotated with `Cap`."""
 
-_FAST: dict[tuple[str, str], Callable[[Service], AsgiApp]] = {("POST", "/v1/embeddings"): embeddings.fast_embeddings}
+_FAST: dict[tuple[str, str], Callable[[Service], AsgiApp]] = {("POST", embeddings.PATH): embeddings.fast_embeddings}
 """Method and path to what makes the plain ASGI callable that answers there, before routing."""
 
 
@@ -58,6 +61,28 @@ _WITHOUT_TELEMETRY: dict[str, Any] = (
     if "telemetry" in inspect.signature(FastAPI).parameters
     else {}
 )
+
+
+class Application(FastAPI):
+    """FastAPI with the door in front of everything: hot paths pass none of its layers, and errors are answered once."""
+
+    door: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request at the door; what is none goes by."""
+        if scope["type"] == "http" and self.door is not None:
+            await self.door(scope, receive, send)
+        else:
+            await self.behind_the_door(scope, receive, send)
+
+    async def behind_the_door(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What FastAPI does."""
+        await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The layers of FastAPI but for the one that would answer errors before the door does."""
+        stack = super().build_middleware_stack()
+        return stack.app if isinstance(stack, ServerErrorMiddleware) else stack
 
 
 def create_app(
@@ -88,7 +113,7 @@ def create_app(
         await service.close()
         access.close()
 
-    app = FastAPI(
+    app = Application(
         title="Two-stage retrieval",
         version=__version__,
         summary="Search, ingest, embeddings and rerank over one index.",
@@ -104,11 +129,12 @@ def create_app(
     for router in _ROUTERS:
         app.include_router(router)
     fast = {place: make(service) for place, make in _FAST.items()}
-    app.add_middleware(Door, service=service, places=Places(_ROUTERS), access=access, fast=fast)
+    app.door = door = Door(app.behind_the_door, service, Places(_ROUTERS), access, fast)
+    app.state.shortcut = Shortcut(service, door, embeddings.PATH, embeddings.at_once)
     if config.cors_origins:
-        # The last one added is the outermost: pages may read errors too.
-        app.add_middleware(
-            CORSMiddleware,
+        # Outside of the door: pages may read errors too.
+        app.door = CORSMiddleware(
+            door,
             allow_origins=config.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],

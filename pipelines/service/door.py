@@ -6,10 +6,10 @@ Authentication happens here, before a byte of the body is read. Hot paths can be
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from pipelines.service.access_log import AccessLog
@@ -32,7 +32,7 @@ from pipelines.service.origins import Origins
 from pipelines.service.places import Places
 from retrieval.errors import RetrievalError
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 FastPaths = Mapping[tuple[str, str], AsgiApp]
 """Method and path to an ASGI callable that answers them."""
@@ -42,7 +42,7 @@ UPLOAD_PATHS = frozenset({"/v1/ingest"})
 _CLIENT_GONE = 499
 _REASON_CHARACTERS = 500
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}")
-_SECURITY_HEADERS = [
+SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -80,7 +80,7 @@ class Door:
             await self.app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
-        context = RequestContext(_request_id(headers.get(b"x-request-id")), self._service.new_deadline())
+        context = RequestContext(request_id_of(headers), self._service.new_deadline())
         put_context(scope, context)
         answer = _Answer(send, context, self._service)
         self._service.metrics.in_flight.inc()
@@ -99,7 +99,7 @@ class Door:
             await self._refuse(error, scope, receive, answer)
         finally:
             self._service.metrics.in_flight.dec()
-            self._account(scope, context)
+            self.account(scope["method"], self._route(scope, context), context, scope.get("client"))
 
     async def _answer(self, scope: Scope, headers: dict[bytes, bytes], body: LimitedBody, answer: _Answer) -> None:
         context = answer.context
@@ -160,23 +160,29 @@ class Door:
         found = context.route or getattr(scope.get("route"), "path_format", None)
         return found or self._places.route(scope["path"]) or "unmatched"
 
-    def _account(self, scope: Scope, context: RequestContext) -> None:
-        route = self._route(scope, context)
+    def account(self, method: str, route: str, context: RequestContext, client: Any) -> None:
+        """Count and log a request that is over.
+
+        Args:
+            method: HTTP method.
+            route: Path with placeholders.
+            context: Of the request.
+            client: Its address and port, ``None`` where the server does not know them.
+        """
         seconds = time.perf_counter() - context.started
-        metrics = self._service.metrics
-        metrics.count(scope["method"], route, context.status or _CLIENT_GONE, seconds)
+        self._service.metrics.count(method, route, context.status or _CLIENT_GONE, seconds)
         if self._service.config.access_log:
             principal = context.principal
             self._access.add(
                 request_id=context.request_id,
-                method=scope["method"],
+                method=method,
                 route=route,
                 status=context.status or _CLIENT_GONE,
                 ms=round(seconds * 1000, 2),
                 received=context.received,
                 sent=context.sent,
                 key=None if principal is None else principal.name,
-                client=(scope.get("client") or (None,))[0],
+                client=client[0] if client else None,
             )
 
 
@@ -194,7 +200,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.context.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.context.request_id.encode())]
-            headers += _SECURITY_HEADERS
+            headers += SECURITY_HEADERS
             if self._service.draining or not self.context.body_done:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
@@ -215,7 +221,9 @@ class _Answer:
             await self.send({"type": "http.response.body", "body": b""})
 
 
-def _request_id(given: bytes | None) -> str:
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The id that the client gives its request, or else a new one."""
+    given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return secrets.token_hex(16)
+    return f"{random.getrandbits(128):032x}"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from retrieval.stores.filters import parse_filter
+from retrieval.stores.filters import MAX_PATH, parse_filter
 
 COMPONENT = "x-component"
 """Marks a schema that stands for a component of the document."""
@@ -15,7 +15,7 @@ _PART = r'([\w\-]+|"[^"\\]+")(\[[0-9]{0,9}\])*'
 _KEY = {
     "type": "string",
     "pattern": rf"^{_PART}(\.{_PART})*$",
-    "maxLength": 500,
+    "maxLength": MAX_PATH,
     "description": "payload path; what a document came with stands under metadata",
     "examples": ["metadata.year"],
 }
@@ -62,44 +62,49 @@ _RANGE = {
     ]
 }
 _FIELD = {"type": "object", "properties": {"key": _KEY}, "required": ["key"], "additionalProperties": False}
+
+
+def _filter(condition: str) -> dict[str, Any]:
+    several = _list_of({"$ref": f"#/components/schemas/{condition}"})
+    at_least = _object({"conditions": several, "min_count": {"type": "integer", "minimum": 0, "maximum": 10_000}})
+    kinds = {name: _one_or_many(condition) for name in ("must", "should", "must_not")}
+    return _object({**kinds, "min_should": {"anyOf": [at_least, {"type": "null"}]}}, required=())
+
+
+def _conditions(own: str) -> list[dict[str, Any]]:
+    return [
+        _object({"key": _KEY, "match": _MATCH}),
+        _object({"key": _KEY, "range": _RANGE}),
+        _object({"key": _KEY, "values_count": _bounds(_COUNT)}),
+        _object({"key": _KEY, "is_empty": {"type": "boolean"}}),
+        _object({"key": _KEY, "is_null": {"type": "boolean"}}),
+        _object({"is_empty": _FIELD}),
+        _object({"is_null": _FIELD}),
+        _object({"nested": _object({"key": _KEY, "filter": {"$ref": "#/components/schemas/NestedFilter"}})}),
+        {"$ref": f"#/components/schemas/{own}"},
+    ]
+
+
 SCHEMAS: dict[str, Any] = {
     "Filter": {
         "description": "A Qdrant filter: all of must, none of must_not, at least one of should.",
-        **_object(
-            {
-                "must": _one_or_many("Condition"),
-                "should": _one_or_many("Condition"),
-                "must_not": _one_or_many("Condition"),
-                "min_should": {
-                    "anyOf": [
-                        _object(
-                            {
-                                "conditions": _list_of({"$ref": "#/components/schemas/Condition"}),
-                                "min_count": {"type": "integer", "minimum": 0, "maximum": 10_000},
-                            }
-                        ),
-                        {"type": "null"},
-                    ]
-                },
-            },
-            required=(),
-        ),
+        **_filter("Condition"),
         "examples": [{"must": [{"key": "metadata.year", "range": {"gte": 2020}}]}],
     },
     "Condition": {
         "description": "A condition on a field, on ids, on the objects of an array, or a filter in a filter.",
         "anyOf": [
-            _object({"key": _KEY, "match": _MATCH}),
-            _object({"key": _KEY, "range": _RANGE}),
-            _object({"key": _KEY, "values_count": _bounds(_COUNT)}),
-            _object({"key": _KEY, "is_empty": {"type": "boolean"}}),
-            _object({"key": _KEY, "is_null": {"type": "boolean"}}),
-            _object({"is_empty": _FIELD}),
-            _object({"is_null": _FIELD}),
             _object({"has_id": _list_of({"type": "string", "format": "uuid"})}),
-            _object({"nested": _object({"key": _KEY, "filter": {"$ref": "#/components/schemas/Filter"}})}),
-            {"$ref": "#/components/schemas/Filter"},
+            *_conditions("Filter"),
         ],
+    },
+    "NestedFilter": {
+        "description": "A filter on the objects of an array, which have no ids.",
+        **_filter("NestedCondition"),
+    },
+    "NestedCondition": {
+        "description": "A condition on a field of such an object, on the objects of an array in it, or a filter.",
+        "anyOf": _conditions("NestedFilter"),
     },
 }
 """The components that filters consist of."""

@@ -28,6 +28,11 @@ class PipelineHolder:
         self._held = _Held(pipeline, pipeline.close)
         self._changed = threading.Condition()
 
+    @property
+    def current(self) -> TwoStagePipeline:
+        """The pipeline in use, for what is over at once and needs no open store: nothing keeps it open."""
+        return self._held.pipeline
+
     @contextmanager
     def use(self) -> Iterator[TwoStagePipeline]:
         """The pipeline in use, kept open meanwhile; for the event loop and any thread."""

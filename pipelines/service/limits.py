@@ -88,7 +88,7 @@ async def within(call: Awaitable[Result], seconds: float) -> Result:
     Raises:
         TimeoutError: The time is over; the call was cancelled.
     """
-    if not isinstance(call, Coroutine):
+    if not isinstance(call, types.CoroutineType):
         async with asyncio.timeout(seconds):
             return await call
     try:

@@ -20,6 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
+        self._places: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "retrieval_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
@@ -58,8 +59,16 @@ class Metrics:
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
-        self.request_seconds.labels(route).observe(seconds)
+        place = (method if method in _METHODS else "other", route, status)
+        found = self._places.get(place)
+        if found is None:
+            # As many as there are labels, which clients cannot make.
+            found = self._places[place] = (
+                self.requests.labels(place[0], route, str(status)),
+                self.request_seconds.labels(route),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
         """A gauge whose value is asked for when the metrics are read."""

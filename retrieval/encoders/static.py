@@ -34,8 +34,18 @@ class StaticEncoder:
             raise ValueError(f"dimensions is 1 to {available} for {model.name}, not {dimensions}")
         self._dim = dimensions or available
         self._model = model
-        self._rows = RowSums(model.table, self._dim)
+        self._rows = RowSums(model.table, self._dim, model.rules.skip)
         self._words = WordTokenizer(model.tokenizer)
+        rules = model.rules
+        self._fingerprint = EncoderFingerprint(
+            name=model.name,
+            digest=model.digest,
+            loader=rules.loader,
+            unknown=rules.unknown,
+            max_tokens=rules.max_tokens,
+            dim=self._dim,
+            normalize=True,
+        )
 
     @classmethod
     def open(cls, folder: Path, *, dimensions: int | None = None) -> StaticEncoder:
@@ -59,16 +69,7 @@ class StaticEncoder:
     @property
     def fingerprint(self) -> EncoderFingerprint:
         """Everything that decides which vector a text gets."""
-        rules = self._model.rules
-        return EncoderFingerprint(
-            name=self._model.name,
-            digest=self._model.digest,
-            loader=rules.loader,
-            unknown=rules.unknown,
-            max_tokens=rules.max_tokens,
-            dim=self._dim,
-            normalize=True,
-        )
+        return self._fingerprint
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of queries; see `encode_documents`."""
@@ -106,9 +107,8 @@ class StaticEncoder:
 
     def _encode_one(self, text: str) -> FloatArray:
         """The vector that the path for many texts makes, to the last bit, in less than half of its time."""
-        ids = _apply_to_one(self._model.rules, self._words.ids(text[: self._model.rules.max_characters]))
-        with np.errstate(over="ignore", invalid="ignore"):  # refused in words below
-            sums = self._rows.sum_one(ids).astype(np.float64)
+        ids = _cut(self._model.rules, self._words.ids(text[: self._model.rules.max_characters]))
+        sums = np.add(self._rows.sum_one(ids), 0.0, dtype=np.float64)  # adding makes 0.0 of -0.0
         norm = math.sqrt(np.add.reduce(sums * sums))
         if not math.isfinite(norm):
             raise self._not_finite()
@@ -148,7 +148,7 @@ def _apply(rules: Rules, ids: TokenArray, offsets: IntArray) -> tuple[TokenArray
     return ids[keep], np.concatenate([[0], np.cumsum(keep)])[offsets]
 
 
-def _apply_to_one(rules: Rules, ids: TokenArray) -> TokenArray:
-    if rules.max_tokens is not None:
-        ids = ids[max(0, len(ids) - rules.max_tokens) :] if rules.keep_end else ids[: rules.max_tokens]
-    return ids if rules.skip is None else ids[ids != rules.skip]
+def _cut(rules: Rules, ids: TokenArray) -> TokenArray:
+    if rules.max_tokens is None:
+        return ids
+    return ids[max(0, len(ids) - rules.max_tokens) :] if rules.keep_end else ids[: rules.max_tokens]

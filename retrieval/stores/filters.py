@@ -13,6 +13,7 @@ from typing import Any
 from retrieval.errors import StoreInputError
 
 MAX_DEPTH = 32
+MAX_PATH = 500  # characters
 _PART = r'(?:[\w-]+|"[^"\\]+")(?:\[[0-9]{0,9}\])*'
 _PATH = re.compile(rf"{_PART}(?:\.{_PART})*")
 _TOKEN = re.compile(r'([\w-]+)|"([^"]+)"|\[([0-9]*)\]')
@@ -151,6 +152,10 @@ def parse_path(text: Any, where: str = "key") -> Path:
     if not isinstance(text, str) or not _PATH.fullmatch(text):
         hint = 'keys joined by dots, [] for all elements, quotes around unusual keys: metadata."two words"'
         raise StoreInputError(f"{where} is not a payload path: {text!r}; write {hint}")
+    if len(text) > MAX_PATH:
+        raise StoreInputError(
+            f"{where} is a payload path of {len(text)} characters, more than {MAX_PATH}: {text[:50]!r}…"
+        )
     parts: list[str | int | None] = []
     for bare, quoted, position in _TOKEN.findall(text):
         parts.append(bare or quoted or (int(position) if position else None))

@@ -16,6 +16,7 @@ from retrieval.errors import ModelError
 
 _CHECKED_BYTES = _RESIDENT_BYTES = 64 * 2**20
 _ROWS_READ = 2**11
+_NEVER_OVERFLOWS = 1e30  # numbers up to here can be added up in float32 as often as rows are read
 _TOKENS_FOR_SCIPY = 2**14  # a block of documents has more; queries and windows have fewer and need no scipy
 
 
@@ -87,13 +88,18 @@ class RowSums:
     Args:
         table: The table.
         dim: Dimensions to keep, the first ones.
+        skip: Token that `sum_one` leaves out.
     """
 
-    def __init__(self, table: TokenTable, dim: int) -> None:
+    def __init__(self, table: TokenTable, dim: int, skip: int | None = None) -> None:
         self._table = table
         self._dim = dim
+        self._skip = skip
         small = table.tokens * dim * 4 <= _RESIDENT_BYTES
         self._resident = table.read(np.arange(table.tokens), dim) if small else None
+        self._tame = self._resident is not None and _largest(self._resident) < _NEVER_OVERFLOWS
+        if self._resident is not None and skip is not None:
+            self._resident[skip] = 0
 
     def sum(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> FloatArray:
         """Sums over ``ids[offsets[i]:offsets[i + 1]]``, float32 (len(offsets) - 1, dim), zero over nothing."""
@@ -119,13 +125,23 @@ class RowSums:
         return sums
 
     def sum_one(self, ids: NDArray[np.int32]) -> FloatArray:
-        """The sum over all ids, float32 (dim,): what `sum` gives for one text, to the last bit."""
-        if self._resident is None or len(ids) > _ROWS_READ:
-            sums: FloatArray = self.sum(ids, np.array([0, len(ids)]))[0]
+        """The sum over the ids of one text, float32 (dim,), without warnings.
+
+        What `sum` gives for the ids without those to skip, whose row is zero here; to the last bit, but for the sign of
+        a zero.
+        """
+        if self._resident is not None and self._tame and len(ids) <= _ROWS_READ:
+            sums: FloatArray = np.add.reduce(self._resident.take(ids, 0), 0)
             return sums
-        # Like `sum` it begins with zero: the sum of a single -0.0 is 0.0.
-        sums = np.add.reduce(self._resident.take(ids, 0), 0, initial=np.float32(0))
+        if self._skip is not None:
+            ids = ids[ids != self._skip]
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = self.sum(ids, np.array([0, len(ids)]))[0]
         return sums
+
+
+def _largest(table: FloatArray) -> float:
+    return max(float(table.max()), -float(table.min()))
 
 
 @cache
