@@ -189,6 +189,18 @@ def test_it_counts(url: str, taken: Taken) -> None:
     assert count() == before + 1
 
 
+def test_a_long_body_that_comes_with_its_headers_is_not_taken_for_headers(url: str, taken: Taken) -> None:
+    text = b'"%s"' % (b"copper pipe " * 5_000)
+    long = b'{"input": [%s]}' % b", ".join([text] * 4)
+    with connect(url) as connection:
+        whole = request(long)
+        connection.sendall(whole[:-10])
+        time.sleep(0.2)
+        connection.sendall(whole[-10:])
+        assert answer(connection)[0] == 200
+    assert True not in taken.results
+
+
 def test_an_idle_connection_is_ended(url: str, taken: Taken) -> None:
     with connect(url) as connection:
         connection.sendall(request())

@@ -111,6 +111,7 @@ class ShortcutProtocol(GuardedProtocol):
     def on_headers_complete(self) -> None:
         """Hold the request, where it may be answered at once."""
         if self.url == self.shortcut.path and self._may_be_answered_at_once():
+            self.headers_came()  # what follows is body and must not count as headers
             self._held = []
         else:
             super().on_headers_complete()
@@ -133,7 +134,6 @@ class ShortcutProtocol(GuardedProtocol):
             self._go_on(body)
             super().on_message_complete()
         else:
-            self.headers_came()
             self.transport.write(response)
             self.on_response_complete()
 

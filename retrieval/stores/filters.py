@@ -256,8 +256,8 @@ def _field(value: Mapping[str, Any], place: str) -> Condition:
         return _range(path, detail, f"{place}.range")
     if name == "values_count":
         _require_mapping(detail, f"{place}.values_count", set(_BOUNDS))
-        if not all(bound is None or (_is_int(bound) and bound >= 0) for bound in detail.values()):
-            raise StoreInputError(f"{place}.values_count holds whole numbers from 0, not {dict(detail)!r}")
+        if not all(bound is None or (_is_int(bound) and 0 <= bound <= 2**53) for bound in detail.values()):
+            raise StoreInputError(f"{place}.values_count holds whole numbers from 0 to 2^53, not {dict(detail)!r}")
         return ValuesCount(path, **_given(detail))
     if not isinstance(detail, bool):
         raise StoreInputError(f"{place}.{name} is true or false, not {detail!r}")
