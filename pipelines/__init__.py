@@ -3,15 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.lazy import LazyPipeline
     from pipelines.two_stage import TwoStagePipeline
 
-__all__ = ["TwoStagePipeline"]
+__all__ = ["LazyPipeline", "TwoStagePipeline"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when it is asked for, so that `retrieval --help` does not load numpy and the engines.
-    if name in __all__:
+    if name == "LazyPipeline":
+        from pipelines import lazy
+
+        return lazy.LazyPipeline
+    if name == "TwoStagePipeline":
         from pipelines import two_stage
 
-        return getattr(two_stage, name)
+        return two_stage.TwoStagePipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

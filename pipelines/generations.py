@@ -156,7 +156,9 @@ def previous_generation(store: Store, manifest: IndexManifest, config: Config, o
         old = manifest_from_json(stored, store.location)
         encoder = _encoder_of(old, before, config)
         if (old.ids_digest, old.runs, old.passages) == (manifest.ids_digest, manifest.runs, manifest.passages):
-            return Generation(before, encoder, replace(old, previous=manifest.generation), 0)
+            return Generation(
+                before, encoder, replace(old, previous=manifest.generation, calibration=manifest.calibration), 0
+            )
         graph = manifest.passages >= config.hnsw.threshold
         generation = _made_again(store, manifest, before, old, encoder, on_progress, graph=graph)
     except BaseException:

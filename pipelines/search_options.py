@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 from retrieval.config import Config
 from retrieval.datatypes import Filter, FirstStage, GroupBy
+
+MinScore = float | Literal["auto"]
+"""A probability, or the threshold that is stored with the index."""
 
 
 class SearchArguments(TypedDict, total=False):
@@ -19,12 +22,13 @@ class SearchArguments(TypedDict, total=False):
     first_stage: FirstStage | None
     where: Filter | None
     group_by: GroupBy | None
-    min_score: float | None
+    min_score: MinScore | None
+    exact: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What one search does, every value decided."""
+    """What one search does, every value decided but a threshold that the index knows (``auto``)."""
 
     top_k: int
     candidates: int
@@ -34,7 +38,8 @@ class SearchOptions:
     first_stage: FirstStage
     where: Filter | None
     group_by: GroupBy
-    min_score: float | None
+    min_score: MinScore | None
+    exact: bool
 
     @classmethod
     def from_config(cls, config: Config, top_k: int | None, arguments: SearchArguments) -> Self:
@@ -57,10 +62,21 @@ class SearchOptions:
             first_stage=chosen("first_stage", config.first_stage.arms),
             where=arguments.get("where"),
             group_by=chosen("group_by", config.search.group_by),
-            min_score=arguments.get("min_score"),
+            min_score=chosen("min_score", config.search.min_score),
+            exact=chosen("exact", config.first_stage.exact),
         )
         options._check()
+        if arguments.get("min_score") and not options.reads:
+            raise ValueError(
+                f"min_score {options.min_score!r} compares with the probability of the cross-encoder, which this "
+                "search does not ask; leave min_score out, or let it rerank"
+            )
         return options
+
+    @property
+    def reads(self) -> bool:
+        """Whether the cross-encoder is asked at all."""
+        return self.rerank and self.depth > 0
 
     def _check(self) -> None:
         for name, value, least in (
@@ -76,3 +92,7 @@ class SearchOptions:
             raise ValueError(f"first_stage is 'hybrid', 'dense' or 'bm25', not {self.first_stage!r}")
         if self.group_by not in {"document", "passage"}:
             raise ValueError(f"group_by is 'document' or 'passage', not {self.group_by!r}")
+        bound = self.min_score
+        is_number = isinstance(bound, int | float) and not isinstance(bound, bool) and 0 <= bound <= 1
+        if bound is not None and bound != "auto" and not is_number:
+            raise ValueError(f"min_score is a probability from 0 to 1 or 'auto', not {bound!r}")

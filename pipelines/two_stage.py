@@ -22,13 +22,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
+from pipelines.confidence import Confidence, stored_calibration
 from pipelines.explain import Explanation, explain
 from pipelines.ingest import Ingest, ProgressCallback
 from pipelines.opening import open_index_encoder, settings_of
 from pipelines.search import Search
-from pipelines.search_options import SearchArguments, SearchOptions
+from pipelines.search_options import MinScore, SearchArguments, SearchOptions
 from pipelines.serving import Serving, Switch, once
 from pipelines.tracing import carry
 from pipelines.writer import IndexWriter
@@ -45,7 +46,7 @@ from retrieval.datatypes import (
     Results,
 )
 from retrieval.encoders import Bm25Encoder
-from retrieval.errors import StoreInputError
+from retrieval.errors import ConfigError, StoreInputError
 from retrieval.manifest import (
     manifest_from_json,
     manifest_to_json,
@@ -61,9 +62,14 @@ from retrieval.stores.filters import parse_filter
 
 if TYPE_CHECKING:
     from pipelines.adapt import AdaptReport
+    from pipelines.calibrate import CalibrateReport
+    from pipelines.corpus_views.clusters import ClustersReport
+    from pipelines.corpus_views.duplicates import DuplicatesReport
+    from pipelines.corpus_views.similar import SimilarDocuments
     from pipelines.generations import Generation, RollbackReport
     from pipelines.progress import StepCallback
     from pipelines.quantization.quantize import QuantizeReport
+    from pipelines.tuning.report import TunePlan, TuneReport
     from retrieval.training.adapt import AdaptProgress
 
 _KEYS_PER_FILTER = 1_000
@@ -181,7 +187,12 @@ class TwoStagePipeline:
         return self._manifest
 
     def ingest(
-        self, source: Source, *, sync: bool = False, on_progress: ProgressCallback | None = None
+        self,
+        source: Source,
+        *,
+        sync: bool = False,
+        duplicates: Literal["keep", "report", "skip"] | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> IngestReport:
         """Add what is new in a source, replace what changed, skip the rest.
 
@@ -192,11 +203,13 @@ class TwoStagePipeline:
             source: A file, a folder, or an iterable of Documents, dicts with ``text`` (and ``id``, ``title``, other
                 keys as metadata) or ``(id, text)`` pairs.
             sync: Also remove documents of this file or folder that are no longer in it.
+            duplicates: What becomes of new documents that are near-equal to one that is there: ``report`` tells of
+                them, ``skip`` also puts them on the rejected list; ``None`` as configured.
             on_progress: Called after every batch.
 
         Raises:
             DocumentError: The source cannot be read at all.
-            ValueError: ``sync`` with a source that is not a path.
+            ValueError: ``sync`` with a source that is not a path, or ``duplicates`` is unknown.
             StoreError: The store refused; what was written stays.
         """
         # Searching does not need the readers.
@@ -205,8 +218,11 @@ class TwoStagePipeline:
         is_path = isinstance(source, (str, Path))
         if sync and not is_path:
             raise ValueError("sync=True needs a file or folder, not documents handed over in Python")
+        treatment = self.config.documents.duplicates if duplicates is None else duplicates
+        if treatment not in {"keep", "report", "skip"}:
+            raise ValueError(f"duplicates is 'keep', 'report' or 'skip', not {treatment!r}")
         with self._write_lock:
-            run = Ingest(self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress)
+            run = Ingest(self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress, treatment)
             sample = None
             if isinstance(source, (str, Path)):
                 documents = open_documents(source, self.config.documents, on_rejected=run.reject)
@@ -248,6 +264,11 @@ class TwoStagePipeline:
         """
         from pipelines.ray_ingest.driver import DistributedIngest
 
+        if self.config.documents.duplicates != "keep":
+            raise ConfigError(
+                f"documents.duplicates is {self.config.documents.duplicates!r}, which needs one process that sees all "
+                "documents; leave it out and look for them afterwards with 'retrieval duplicates'"
+            )
         with self._write_lock:
             run = DistributedIngest(
                 self.config, self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress
@@ -269,7 +290,8 @@ class TwoStagePipeline:
         first_stage: FirstStage | None = None,
         where: Filter | None = None,
         group_by: GroupBy | None = None,
-        min_score: float | None = None,
+        min_score: MinScore | None = None,
+        exact: bool | None = None,
     ) -> Results:
         """Find the passages that answer a query.
 
@@ -285,13 +307,17 @@ class TwoStagePipeline:
             first_stage: Arms that fetch candidates: ``hybrid``, ``dense`` or ``bm25``.
             where: Qdrant REST filter; metadata stands under ``metadata.``.
             group_by: ``document`` for the best passage of each document, ``passage`` for all.
-            min_score: Hits below this final score are left out.
+            min_score: Hits with a lower `Hit.probability` are left out, and so is what the cross-encoder did not read,
+                which has none; the result says so. ``"auto"`` takes the threshold that `calibrate` stored with the
+                index, 0 leaves out nothing.
+            exact: Search all vectors as they were given, without the graph and without quantization.
 
         Returns:
             The hits, best first, with timings and warnings.
 
         Raises:
-            ValueError: An argument is out of range.
+            ValueError: An argument is out of range; or ``min_score`` is given without reranking, with a cross-encoder
+                that has no calibration, or as ``"auto"`` for an index that has no threshold.
             StoreError: The store failed or the filter is not usable.
         """
         return self.search_many(
@@ -305,6 +331,7 @@ class TwoStagePipeline:
             where=where,
             group_by=group_by,
             min_score=min_score,
+            exact=exact,
         )[0]
 
     def search_many(
@@ -339,6 +366,106 @@ class TwoStagePipeline:
         """
         return explain(self, query, top_k, arguments)
 
+    def similar(
+        self,
+        document_id: str,
+        top_k: int | None = None,
+        *,
+        where: Filter | None = None,
+        first_stage: FirstStage | None = None,
+    ) -> SimilarDocuments:
+        """The nearest documents of a document, without itself, and why.
+
+        Args:
+            document_id: Id as results show it, or the source of the document.
+            top_k: How many; ``None`` as configured.
+            where: Qdrant REST filter on what is found.
+            first_stage: ``hybrid``, ``dense`` or ``bm25``; ``None`` as configured.
+
+        Raises:
+            ValueError: An argument is out of range.
+            StoreInputError: No document has this id, or the filter is not usable.
+        """
+        from pipelines.corpus_views.similar import Similar
+
+        config = self.config
+        with self._switch.use() as serving:
+            return Similar(serving.store, self.sparse, config.first_stage, self._manifest.dense_weight).run(
+                document_id,
+                config.search.top_k if top_k is None else top_k,
+                where=where,
+                first_stage=config.first_stage.arms if first_stage is None else first_stage,
+            )
+
+    def duplicates(
+        self,
+        *,
+        of: Literal["document", "passage"] = "document",
+        within: Literal["corpus", "document"] = "corpus",
+        threshold: float | None = None,
+        where: Filter | None = None,
+        on_progress: StepCallback | None = None,
+    ) -> DuplicatesReport:
+        """Groups of near-equal documents or passages; nothing is removed.
+
+        Args:
+            of: Compare whole documents, or single passages.
+            within: ``document`` compares passages only with those of the same document.
+            threshold: Share of word triples from which two are near-equal; ``None`` for the measured default.
+            where: Qdrant REST filter on what is compared.
+            on_progress: Called with what is under way.
+
+        Raises:
+            ValueError: An argument is out of range.
+            StoreError: The store failed or the filter is not usable.
+        """
+        from pipelines.corpus_views.duplicates import Duplicates
+
+        with self._switch.use() as serving:
+            return Duplicates(serving.store, where, on_progress).run(of, within, threshold)
+
+    def clusters(
+        self,
+        *,
+        by: Literal["document", "passage"] = "document",
+        count: int | None = None,
+        limit: int = 3_000,
+        seed: int = 0,
+        where: Filter | None = None,
+        mapped: bool = False,
+        on_progress: StepCallback | None = None,
+    ) -> ClustersReport:
+        """Clusters with labels, and places on a plane for a map.
+
+        Args:
+            by: Cluster documents or passages.
+            count: How many clusters; ``None`` takes the number with the best silhouette.
+            limit: A uniform sample of so many where there are more.
+            seed: Of sample, clusters and map.
+            where: Qdrant REST filter.
+            mapped: Give every point a place.
+            on_progress: Called with what is under way.
+
+        Raises:
+            ValueError: An argument is out of range.
+            StoreError: There is nothing to put into clusters, or the filter is not usable.
+            MissingExtraError: scikit-learn is not installed.
+        """
+        from pipelines.corpus_views.clusters import find_clusters
+
+        with self._switch.use() as serving:
+            return find_clusters(
+                serving.store,
+                self.sparse,
+                by=by,
+                count=count,
+                limit=limit,
+                seed=seed,
+                where=where,
+                mapped=mapped,
+                on_progress=on_progress,
+            )
+
     @contextmanager
     def reading(self) -> Iterator[Serving]:
         """The encoder and the store that serve, kept open together until the end of the block."""
@@ -352,6 +479,15 @@ class TwoStagePipeline:
             ModelError: It is missing or malformed.
         """
         return self._reranker()
+
+    def confidence(self) -> Confidence:
+        """What the logits of the cross-encoder mean for this index: probabilities, and where a good answer begins.
+
+        Raises:
+            ModelError: The cross-encoder is missing or malformed.
+        """
+        with self._switch.use() as serving:
+            return serving.search.confidence()
 
     def delete(self, document_ids: Sequence[str]) -> int:
         """Remove documents by id.
@@ -545,6 +681,119 @@ class TwoStagePipeline:
                 return run.off()
             return run.run(wanted, SampledQueries.of(self.store, queries, qrels, sample), max_loss)
 
+    def calibrate(
+        self,
+        *,
+        queries: Mapping[str, str] | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        target_precision: float = 0.8,
+        no_answer: float | None = None,
+        unanswerable: Sequence[str] = (),
+        sample: int | None = None,
+        on_progress: StepCallback | None = None,
+    ) -> CalibrateReport:
+        """Fit from which probability on a hit is a good answer, and store it with the index.
+
+        With judgements, what logits mean is fitted to them too; without, both are taken from the cross-encoder. After
+        it `Results.answered` is told, ``min_score="auto"`` works, and every `Hit.probability` is of this fit.
+
+        Args:
+            queries: Queries by id; ``None`` takes what the cross-encoder brings along.
+            qrels: Judgements by query and document id.
+            target_precision: Share of the answered queries that shall have a relevant hit, one that reaches the
+                threshold.
+            no_answer: Share of queries that the index has no answer to, from 0 to below 1; ``None`` for one half.
+            unanswerable: Queries that the index does not answer; without any the judged queries are asked again and
+                their judged documents left out.
+            sample: How many judged queries at most; ``None`` for 1,000.
+            on_progress: Called with what is under way.
+
+        Raises:
+            ValueError: Too few judged passages are found, the target cannot be reached, or the cross-encoder is off.
+            ModelError: The cross-encoder is missing or malformed.
+            StoreError: The store failed; nothing has changed.
+        """
+        from pipelines.calibrate import NO_ANSWER, Calibrator
+        from pipelines.quantization.queries import SampledQueries
+
+        if not (self.config.rerank.enabled and self.config.rerank.depth):
+            raise ValueError(
+                "a threshold is one of the cross-encoder, and it is off: set rerank.enabled and rerank.depth"
+            )
+        share = NO_ANSWER if no_answer is None else no_answer
+        with self._write_lock:
+            before = self._switch.serving.search.calibration
+            run = Calibrator(self.config, self._switch.serving.search, self.reranker(), on_progress)
+            if queries is None and qrels is None:
+                if unanswerable or sample is not None or no_answer is not None:
+                    raise ValueError("without judged queries the threshold is the model's; leave the other options out")
+                calibration, report = run.of_model(target_precision)
+            else:
+                asked = SampledQueries.of(self.store, queries, qrels, sample)
+                calibration, report = run.of_labels(asked, target_precision, share, unanswerable)
+            self._note_calibration(calibration.to_json())
+        return replace(report, stored=True, before=None if before is None else before.threshold)
+
+    def forget_calibration(self) -> bool:
+        """Erase what `calibrate` stored; whether there was something."""
+        with self._write_lock:
+            there = self._manifest.calibration is not None
+            if there:
+                self._note_calibration(None)
+        return there
+
+    def tune(
+        self,
+        *,
+        queries: Mapping[str, str] | Sequence[str] | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        sample: int | None = None,
+        metric: str = "nDCG@10",
+        folds: int = 5,
+        seed: int = 0,
+        latency_ms: float | None = None,
+        max_bytes: float | None = None,
+        max_loss: float | None = None,
+        seconds: float = 180.0,
+        on_plan: Callable[[TunePlan], None] | None = None,
+        on_progress: StepCallback | None = None,
+    ) -> TuneReport:
+        """Find settings for the documents of the index by measurement; the index and the configuration stay.
+
+        Dimensions, quantization, fusion, depth, blend and budget. With judgements by cross-validation: the figure that
+        is reported is that of queries which did not choose. Without, by likeness to exact search at full depth, which
+        is not relevance: then nothing dearer than the present settings is chosen. Where queries cannot tell settings
+        apart the cheaper one is taken. `ingest` and `delete` wait meanwhile.
+
+        Args:
+            queries: Real queries, by id where they are judged; ``None`` makes some of titles and sentences.
+            qrels: Judgements by query and document id.
+            sample: How many queries at most; ``None`` for 1,000 real ones, or 200 that were made.
+            metric: Name of a measure as ``ir_measures`` has it.
+            folds: Parts of the queries, each held out once, at least 2.
+            seed: Of the parts.
+            latency_ms: Median milliseconds that a search may take; ``None`` for any.
+            max_bytes: Bytes a passage that the first stage may read; ``None`` for any.
+            max_loss: How much a cheaper setting may lose where that is not distinguishable from chance; ``None`` for
+                0.01 of the measure, or 0.02 of the likeness.
+            seconds: How long it may take, about; fewer queries are used where that is not enough for all.
+            on_plan: Called once it is known how much there is to read.
+            on_progress: Called with what is under way.
+
+        Raises:
+            ValueError: An argument is out of range, or the judgements are of other documents.
+            StoreError: No query finds anything, or the store failed.
+            ModelError: The cross-encoder cannot be opened.
+        """
+        from pipelines.quantization.queries import SampledQueries
+        from pipelines.tuning.tune import TuneOptions, Tuner
+
+        options = TuneOptions(metric, folds, seed, latency_ms, max_bytes, max_loss, seconds)
+        with self._write_lock, self.reading() as serving:
+            sampled = SampledQueries.of(serving.store, queries, qrels, sample)
+            tell, show = on_plan or (lambda plan: None), on_progress or (lambda stage, done, total: None)
+            return Tuner(self, serving, options, tell, show).run(sampled)
+
     def close(self) -> None:
         """Release the index; closing twice is fine."""
         self.retire()
@@ -588,8 +837,22 @@ class TwoStagePipeline:
         self.store.write_manifest(manifest_to_json(self._manifest))
         self._switch.to(self._serving(self.encoder, self.store, self._manifest))
 
+    def _note_calibration(self, calibration: Mapping[str, Any] | None) -> None:
+        self._manifest = replace(self._manifest, calibration=calibration)
+        self.store.write_manifest(manifest_to_json(self._manifest))
+        self._switch.to(self._serving(self.encoder, self.store, self._manifest))
+
     def _serving(self, encoder: Encoder, store: Store, manifest: IndexManifest) -> Serving:
-        search = Search(self.config, encoder, self.sparse, store, self._reranker, manifest.dense_weight)
+        calibration = stored_calibration(manifest.calibration, store.location)
+        search = Search(
+            self.config,
+            encoder,
+            self.sparse,
+            store,
+            self._reranker,
+            manifest.dense_weight,
+            calibration=calibration,
+        )
         return Serving(encoder, store, search)
 
     def __enter__(self) -> Self:

@@ -68,6 +68,9 @@ class DocumentsConfig(_Settings):
     encoding: str | None = Field(default=None, description="null detects it")
     max_file_bytes: Positive = Field(default=64 * 2**20, description="limit for files that are read whole")
     max_line_bytes: Positive = Field(default=16 * 2**20, description="limit for one record of a line-based file")
+    duplicates: Literal["keep", "report", "skip"] = Field(
+        default="keep", description="near-equal documents that come in: not looked for, reported, or left out"
+    )
 
 
 class HnswConfig(_Settings):
@@ -205,6 +208,7 @@ class FirstStageConfig(_Settings):
         description="weight of the dense arm, BM25 has the rest; null: what adapt chose for the index, else 0.4",
     )
     rrf_k: Positive = 60
+    exact: bool = Field(default=False, description="search all vectors as they were given: no graph, no compression")
 
 
 class RerankConfig(_Settings):
@@ -230,6 +234,10 @@ class SearchConfig(_Settings):
 
     top_k: Positive = 5
     group_by: GroupBy = "document"
+    min_score: Unit | Literal["auto"] | None = Field(
+        default=None,
+        description="hits with a lower probability are left out; auto: the threshold that calibrate stored; null: none",
+    )
 
 
 class Config(_Settings):

@@ -225,6 +225,8 @@ class Hit:
         rerank_score: Raw logit of the cross-encoder, ``None`` when it did not read the passage.
         read: ``(start, end)`` of the text that the cross-encoder read, characters in ``text``; ``None`` when not read.
         arms: Rank and score in each arm.
+        probability: Calibrated probability that the passage answers the query, from the logit; ``None`` when it was not
+            read, or when neither the cross-encoder nor the index has a calibration.
     """
 
     rank: int
@@ -243,6 +245,7 @@ class Hit:
     rerank_score: float | None
     read: tuple[int, int] | None
     arms: Mapping[Arm, ArmScore]
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +269,11 @@ class Results(Sequence[Hit]):
         reranked: How many candidates the cross-encoder read.
         stopped: Why it stopped reading: all read, budget spent, top settled, or switched off.
         candidates: How many passages the first stage returned.
-        warnings: Sentences for a person (a fallback, a negation, an empty query).
+        warnings: Sentences for a person (a fallback, a negation, an empty query, an order that is not settled).
+        settled: ``False`` when hits differ only by a negation, an opposite, a number or the order of their words, and
+            the cross-encoder is not sure which comes first, or did not read both; ``warnings`` names them.
+        answered: Whether a hit reaches the threshold that `TwoStagePipeline.calibrate` stored with the index; ``None``
+            when there is no threshold, or no hit has a probability.
     """
 
     query: str
@@ -276,6 +283,8 @@ class Results(Sequence[Hit]):
     stopped: Stopped = "off"
     candidates: int = 0
     warnings: tuple[str, ...] = ()
+    settled: bool = True
+    answered: bool | None = None
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -306,6 +315,25 @@ class IngestProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class IncomingDuplicate:
+    """A document that was near-equal to another one when it came in.
+
+    Args:
+        source: Its source, or its id.
+        of: Id of the document that was there before.
+        kind: ``exact`` for the same words, ``near`` for nearly the same.
+        share: Word triples that both share, 0 to 1.
+        skipped: Whether it was left out for that.
+    """
+
+    source: str
+    of: str
+    kind: Literal["exact", "near"]
+    share: float
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """What an ingest did.
 
@@ -318,6 +346,8 @@ class IngestReport:
         rejected_count: How many could not be used.
         passages: Passages written.
         seconds: Wall-clock time.
+        duplicates: Near-equal documents, where they were looked for (the first 1,000, see ``duplicate_count``).
+        duplicate_count: How many there were.
     """
 
     added: int
@@ -328,6 +358,8 @@ class IngestReport:
     rejected_count: int
     passages: int
     seconds: float
+    duplicates: tuple[IncomingDuplicate, ...] = ()
+    duplicate_count: int = 0
 
     @property
     def passages_per_second(self) -> float:
@@ -385,6 +417,8 @@ class IndexManifest:
         state: ``ready``, or what was under way when the manifest was written: ``ingesting``, ``reweighting``.
         created: ISO 8601 UTC.
         updated: ISO 8601 UTC.
+        calibration: What logits of the cross-encoder mean for these documents, and from which probability on a hit is a
+            good answer (`retrieval.rerankers.IndexCalibration`); ``None`` until `TwoStagePipeline.calibrate`.
     """
 
     schema_version: int
@@ -405,3 +439,4 @@ class IndexManifest:
     state: Literal["ready", "ingesting", "reweighting"]
     created: str
     updated: str
+    calibration: Mapping[str, Any] | None = None

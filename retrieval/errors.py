@@ -1,16 +1,16 @@
-"""Every error this project raises on purpose.
+"""Every error this project raises on purpose::
 
-RetrievalError
-├── ConfigError              a configuration file or override cannot be used
-├── DocumentError            one document or file cannot be read (ingest puts it on the rejected list)
-├── ModelError               a model folder is missing, incomplete or malformed
-├── MissingExtraError        an optional package is not installed (also an ImportError)
-└── StoreError               the vector store refused or failed
-    ├── StoreInputError      a point, query or filter is not usable (also a ValueError)
-    ├── StoreBusyError       another process or handle holds the index
-    ├── StoreCorruptError    the files of an index are damaged
-    ├── StoreFullError       too little disk is left to write safely
-    └── IndexMismatchError   the index was built with other settings than the ones asked for
+    RetrievalError
+    ├── ConfigError              a configuration file or override cannot be used
+    ├── DocumentError            one document or file cannot be read (ingest puts it on the rejected list)
+    ├── ModelError               a model folder is missing, incomplete or malformed
+    ├── MissingExtraError        an optional package is not installed (also an ImportError)
+    └── StoreError               the vector store refused or failed
+        ├── StoreInputError      a point, query or filter is not usable (also a ValueError)
+        ├── StoreBusyError       another process or handle holds the index
+        ├── StoreCorruptError    the files of an index are damaged
+        ├── StoreFullError       too little disk is left to write safely
+        └── IndexMismatchError   the index was built with other settings than the ones asked for
 
 A bad argument of a function is a plain ``ValueError`` or ``TypeError``.
 """

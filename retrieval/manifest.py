@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,14 @@ def manifest_from_json(data: Mapping[str, Any], location: str) -> IndexManifest:
             f"{location} has schema version {version}, this installation reads up to {SCHEMA_VERSION}; "
             "upgrade two-stage-retrieval"
         )
-    missing = sorted({field.name for field in fields(IndexManifest)} - data.keys())
+    needed = {field.name for field in fields(IndexManifest) if field.default is MISSING}
+    missing = sorted(needed - data.keys())
     if missing:
         raise StoreCorruptError(
             f"the manifest of {location} lacks {', '.join(missing)}; make the index again with "
             "'retrieval ingest --rebuild'"
         )
-    known = {field.name: data[field.name] for field in fields(IndexManifest)}
+    known = {field.name: data[field.name] for field in fields(IndexManifest) if field.name in data}
     try:
         known["encoder"] = EncoderFingerprint(**known["encoder"])
         if known["adapted_from"] is not None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from retrieval.datatypes import FloatArray
 from retrieval.ordering import order
 from retrieval.protocols import Reranker
-from retrieval.rerankers import Reading, read_candidates
+from retrieval.rerankers import MOST_TWINS, Reading, read_candidates
 
 
 @dataclass
@@ -351,3 +351,76 @@ def test_unread_candidates_keep_their_order_behind_read_ones(
     assert not tail or min(reading.scores[:read]) >= max(tail)
     if read > 1:
         assert reranker.now * 1000 <= budget_ms + 1e-6
+
+
+def test_a_twin_is_read_whatever_depth_and_budget() -> None:
+    texts = texts_of(1, 0, -1)
+    reranker = Scripted(seconds_per_character=1.0)
+    reading = read_candidates(
+        "q",
+        texts,
+        [5, 4, 3, 2, 1],
+        reranker,
+        first_stage_weight=0.5,
+        top_k=2,
+        budget_ms=1,
+        twins=[(0, 2, 4), (1, 3)],
+        beyond={4: "00003.000", 3: "00009.000"},
+        clock=reranker.clock,
+    )
+    # The budget allows the first one only; its twins are read, and no others.
+    assert reading.logits == (1, None, -1, None, 3)
+    assert (reading.reranked, reading.stopped) == (3, "budget")
+    assert reading.scores[4] == pytest.approx(0.5 * sigmoid(3))
+    assert reading.scores[1] == pytest.approx(0.5 * 0.75)
+
+
+def test_the_twins_of_the_best_are_read_first_and_not_too_many() -> None:
+    beyond = {at: f"{at:08.3f}" for at in range(2, 20)}
+    reading = read_candidates(
+        "q",
+        texts_of(1, 2),
+        list(range(20, 0, -1)),
+        Scripted(),
+        first_stage_weight=0.0,
+        top_k=2,
+        twins=[(0, *range(2, 11)), (1, *range(11, 17))],
+        beyond=beyond,
+    )
+    # Six twins of the second, which scores higher, then two of the nine of the first.
+    assert [at for at, logit in enumerate(reading.logits) if logit is not None] == [0, 1, 2, 3, *range(11, 17)]
+    assert reading.reranked == 2 + MOST_TWINS
+
+
+def test_what_does_not_count_does_not_settle() -> None:
+    # Without a bar the first two are settled: 1 + sigmoid against 0 + 1 at most. Behind a bar of 3 only one of them is.
+    arguments = {"first_stage_weight": 0.5, "top_k": 2, "batch_size": 1}
+    texts, first = texts_of(2, 2, 4, 4), [10.0, 9.9, 0.1, 0.0]
+    free = read_candidates("q", texts, first, Scripted(), **arguments)  # type: ignore[arg-type]
+    barred = read_candidates("q", texts, first, Scripted(), counts=lambda logit: logit > 3, **arguments)  # type: ignore[arg-type]
+    assert (free.reranked, free.stopped) == (2, "settled")
+    assert (barred.reranked, barred.stopped) == (4, "complete")
+
+
+@given(
+    st.lists(st.integers(-6, 6), min_size=1, max_size=12),
+    st.integers(0, 11),
+    st.integers(1, 5),
+    st.sets(st.integers(0, 11), max_size=6),
+)
+def test_twins_change_nothing_for_the_others(logits: list[int], depth: int, top_k: int, group: set[int]) -> None:
+    texts, first = texts_of(*logits), [float(-at) for at in range(len(logits))]
+    depth = min(depth, len(texts) - 1) + 1
+    members = tuple(sorted(at for at in group if at < len(texts)))
+    beyond = {at: texts[at] for at in members if at >= depth}
+    arguments = {"first_stage_weight": 0.4, "top_k": top_k, "batch_size": 2}
+    alone = read_candidates("q", texts[:depth], first, Scripted(), **arguments)  # type: ignore[arg-type]
+    reading = read_candidates("q", texts[:depth], first, Scripted(), twins=[members], beyond=beyond, **arguments)  # type: ignore[arg-type]
+    extra = {at for at, logit in enumerate(reading.logits) if logit is not None and alone.logits[at] is None}
+    assert extra <= set(members)
+    assert len(extra) <= MOST_TWINS
+    assert reading.stopped == alone.stopped
+    for at in set(range(len(texts))) - extra:
+        assert (reading.logits[at], reading.scores[at]) == (alone.logits[at], alone.scores[at])
+    if any(alone.logits[at] is not None for at in members):
+        assert extra == {at for at in members if alone.logits[at] is None}

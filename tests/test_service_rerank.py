@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cohere
@@ -17,7 +20,7 @@ from pipelines.service.config import LimitsConfig
 from pipelines.service.context import RequestContext
 from pipelines.service.errors import ServiceError
 from pipelines.service.routes.rerank import read_texts
-from retrieval.config import RerankConfig
+from retrieval.config import Config, RerankConfig
 from retrieval.models import find_model
 from retrieval.rerankers import open_reranker
 from tests.service_thread import running
@@ -52,7 +55,9 @@ def http() -> Iterator[httpx.Client]:
 
 
 def probability(text: str) -> float:
-    return float(1 / (1 + np.exp(-np.float64(RERANKER.score(QUERY, [text])[0]))))
+    fitted = json.loads((find_model("starter-reranker") / "calibration.json").read_text())["passages"]
+    logit = np.float64(RERANKER.score(QUERY, [text])[0])
+    return float(1 / (1 + np.exp(-(fitted["slope"] * logit + fitted["intercept"]))))
 
 
 def post(url: str, body: Any, path: str = "/v1/rerank") -> httpx.Response:
@@ -66,7 +71,7 @@ def test_cohere_client_of_the_second_version(url: str, http: httpx.Client) -> No
     assert len(answer.results) == 2
     for result in answer.results:
         assert result.relevance_score == pytest.approx(probability(DOCUMENTS[result.index]), abs=1e-6)
-    assert answer.results[0].relevance_score > 0.9 > answer.results[1].relevance_score
+    assert answer.results[0].relevance_score > 0.5 > answer.results[1].relevance_score
     assert answer.id
     assert answer.meta is not None
     assert answer.meta.api_version is not None
@@ -127,7 +132,7 @@ def test_the_closest_stretch_of_a_long_document_is_read(url: str) -> None:
     long = f"{padding}{DOCUMENTS[1]} {padding}"
     found, beginning = post(url, {"query": QUERY, "documents": [long, padding]}).json()["results"]
     assert found["index"] == 0
-    assert found["relevance_score"] > 0.5 > beginning["relevance_score"]
+    assert found["relevance_score"] > 0.2 > beginning["relevance_score"]
     few = post(url, {"query": QUERY, "documents": [long], "max_tokens_per_doc": 2}).json()
     assert few["results"][0]["relevance_score"] < found["relevance_score"]
     assert few["usage"]["total_tokens"] <= len(QUERY.split()) + 4
@@ -172,3 +177,12 @@ def test_reading_ends_when_the_time_is_over(pipeline: TwoStagePipeline) -> None:
     with pytest.raises(ServiceError, match="0 of 3 documents") as caught:
         read_texts(pipeline, QUERY, DOCUMENTS, None, over)
     assert caught.value.status_code == 504
+
+
+def test_without_a_calibration_the_score_is_the_sigmoid(tmp_path: Path) -> None:
+    shutil.copytree(find_model("starter-reranker"), tmp_path / "model", ignore=lambda *_: ["calibration.json"])
+    config = Config(rerank=RerankConfig(model=str(tmp_path / "model")))
+    with TwoStagePipeline.open(tmp_path / "index", config) as pipeline:
+        read = read_texts(pipeline, QUERY, DOCUMENTS, None, RequestContext("r", time.monotonic() + 60))
+    logits = np.float64(RERANKER.score(QUERY, DOCUMENTS))
+    assert read.scores == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)

@@ -21,6 +21,7 @@ from tests.service_thread import running
 
 OPERATIONS = [
     ("POST", "/v1/search"),
+    ("GET", "/v1/fields"),
     ("POST", "/v1/ingest"),
     ("GET", "/v1/ingest/{job}"),
     ("GET", "/v1/ingest/{job}/events"),
@@ -33,7 +34,7 @@ OPERATIONS = [
     ("POST", "/v2/rerank"),
     ("GET", "/v1/models/{name}"),
 ]
-WITHOUT_INPUT = [("GET", "/v1/models"), ("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics")]
+WITHOUT_INPUT = [("GET", "/v1/index"), ("GET", "/v1/models"), ("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics")]
 KEY = "a-key-that-may-do-everything-0123456789"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import httpx
 import pytest
 
 from pipelines import TwoStagePipeline
+from retrieval.models import find_model
 from tests.conftest import paper_corpus
 from tests.service_app import client_of, service_config, small_config
 
@@ -86,8 +89,33 @@ def test_a_filter_keeps_to_what_matches(client: httpx.Client) -> None:
 
 def test_min_score_leaves_out_what_is_worse(client: httpx.Client) -> None:
     everything = search(client, query=QUERY, top_k=4)["hits"]
-    bound = (everything[0]["score"] + everything[1]["score"]) / 2
+    bound = (everything[0]["probability"] + everything[1]["probability"]) / 2
     assert [hit["document_id"] for hit in search(client, query=QUERY, top_k=4, min_score=bound)["hits"]] == ["pipe-1"]
+
+
+def test_a_hit_says_how_sure_it_is_and_a_result_whether_it_is_settled(client: httpx.Client) -> None:
+    answer = search(client, query=QUERY, top_k=4)
+    logits = [hit["rerank_score"] for hit in answer["hits"]]
+    fitted = json.loads((find_model("starter-reranker") / "calibration.json").read_text())["passages"]
+    expected = [1 / (1 + math.exp(-(fitted["slope"] * logit + fitted["intercept"]))) for logit in logits]
+    assert [hit["probability"] for hit in answer["hits"]] == pytest.approx(expected)
+    assert (answer["settled"], answer["answered"]) == (True, None)
+    assert search(client, query=QUERY, exact=True)["hits"] == search(client, query=QUERY)["hits"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"min_score": "auto"}, "'retrieval calibrate' stores one"),
+        ({"min_score": 0.5, "rerank": False}, "leave min_score out, or let it rerank"),
+    ],
+)
+def test_a_threshold_that_is_not_there_is_refused_with_the_remedy(
+    client: httpx.Client, body: dict[str, Any], words: str
+) -> None:
+    response = client.post("/v1/search", json={"query": QUERY, **body})
+    assert problem(response) == (409, "not_possible")
+    assert words in response.text
 
 
 def test_an_empty_query_is_answered_with_a_warning(client: httpx.Client) -> None:
@@ -112,6 +140,9 @@ def test_an_empty_query_is_answered_with_a_warning(client: httpx.Client) -> None
         ({"query": "x", "depth": 201}, ["body", "depth"]),
         ({"query": "x", "budget_ms": 0}, ["body", "budget_ms"]),
         ({"query": "x", "first_stage": "sparse"}, ["body", "first_stage"]),
+        ({"query": "x", "min_score": "often"}, ["body", "min_score"]),
+        ({"query": "x", "min_score": 1.5}, ["body", "min_score"]),
+        ({"query": "x", "exact": "yes"}, ["body", "exact"]),
         ({"query": "x", "unknown": 1}, ["body", "unknown"]),
         ({"query": "x" * 101}, ["body", "query"]),
         ({"queries": []}, ["body", "queries"]),

@@ -38,7 +38,7 @@ def render_results(console: Console, results: Results, spans: Spans, *, explaine
         explained: The words of the query, to show the numbers behind each hit as well.
     """
     for hit in results:
-        console.print(_block(hit, spans, explained=explained is not None))
+        console.print(_block(hit, spans, calibrated=results.answered is not None, explained=explained is not None))
         console.print()
     if explained is not None:
         _render_terms(console, explained)
@@ -59,6 +59,8 @@ def render_footer(console: Console, results: Results) -> None:
     else:
         reading = f"the cross-encoder read {results.reranked:,}, {_STOPPED[results.stopped]}"
     console.print(f"{results.candidates:,} candidates; {reading}", style="dim")
+    if results.answered:
+        console.print("a hit reaches the threshold of a good answer that is stored with the index", style="dim")
 
 
 def render_warnings(console: Console, results: Results) -> None:
@@ -114,12 +116,14 @@ def _joined(text: str) -> str:
     return (" " if text[0].isspace() else "") + inner + (" " if text[-1].isspace() else "")
 
 
-def _block(hit: Hit, spans: Spans, *, explained: bool) -> Group:
+def _block(hit: Hit, spans: Spans, *, calibrated: bool, explained: bool) -> Group:
     head = Table.grid(expand=True, padding=(0, 1))
     head.add_column(width=3, justify="right")
     head.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     head.add_column(justify="right", no_wrap=True)
-    place = Text(f"{hit.score:.3f}  stage 1: {hit.first_stage_rank} → {hit.rank} ")
+    # Without a threshold of the index to compare it with, the number would only raise questions.
+    sure = f"p {hit.probability:.2f}  " if calibrated and hit.probability is not None else ""
+    place = Text(f"{sure}{hit.score:.3f}  stage 1: {hit.first_stage_rank} → {hit.rank} ")
     place.append_text(movement(hit.first_stage_rank, hit.rank))
     title = visible(hit.title) or visible(hit.document_id)
     head.add_row(Text(f"{hit.rank}", style="bold green"), Text(title, style="bold"), place)
@@ -143,13 +147,16 @@ def _block(hit: Hit, spans: Spans, *, explained: bool) -> Group:
 
 def _numbers(hit: Hit) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("dense", "bm25", "fused", "logit", "final"):
+    for name in ("dense", "bm25", "fused", "logit", "prob.", "final"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("read", no_wrap=True)
     logit = "-" if hit.rerank_score is None else f"{hit.rerank_score:.2f}"
+    probability = "-" if hit.probability is None else f"{hit.probability:.2f}"
     read = "not read" if hit.read is None else f"{hit.read[0]:,}-{hit.read[1]:,} of {len(hit.text):,}"
     fused = f"#{hit.first_stage_rank} {hit.first_stage_score:.3f}"
-    table.add_row(_arm(hit, "dense"), _arm(hit, "bm25"), fused, logit, f"#{hit.rank} {hit.score:.3f}", read)
+    table.add_row(
+        _arm(hit, "dense"), _arm(hit, "bm25"), fused, logit, probability, f"#{hit.rank} {hit.score:.3f}", read
+    )
     return table
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from retrieval.config import RerankConfig
 from retrieval.errors import ModelError
 from retrieval.protocols import Reranker
-from retrieval.rerankers.budget import Reading, read_candidates
+from retrieval.rerankers.answers import Outcomes, answer_threshold, held_out, model_threshold
+from retrieval.rerankers.budget import MOST_TWINS, Reading, read_candidates
 from retrieval.rerankers.calibration import (
     Calibration,
     IsotonicCalibration,
@@ -17,34 +18,41 @@ from retrieval.rerankers.calibration import (
     fit_platt,
     threshold_for_precision,
 )
-from retrieval.rerankers.cross_encoder import OnnxCrossEncoder, find_graph
-from retrieval.rerankers.model_calibration import (
-    RerankerCalibration,
-    model_digest,
-    read_calibration,
-    write_calibration,
-)
-from retrieval.rerankers.passages import choose_window, choose_windows
+from retrieval.rerankers.cross_encoder import OnnxCrossEncoder
+from retrieval.rerankers.graphs import find_graph, model_digest
+from retrieval.rerankers.index_calibration import HasCalibration, IndexCalibration, reranker_identity
+from retrieval.rerankers.model_calibration import RerankerCalibration, TwinMargin, read_calibration, write_calibration
+from retrieval.rerankers.passages import choose_window, choose_windows, windows_of
 from retrieval.rerankers.torch_cross_encoder import TorchCrossEncoder
 
 __all__ = [
     "Calibration",
+    "HasCalibration",
+    "IndexCalibration",
     "IsotonicCalibration",
+    "MOST_TWINS",
     "OnnxCrossEncoder",
+    "Outcomes",
     "PlattCalibration",
     "Reading",
     "RerankerCalibration",
     "Threshold",
     "TorchCrossEncoder",
+    "TwinMargin",
+    "answer_threshold",
     "choose_window",
     "choose_windows",
     "fit_isotonic",
     "fit_platt",
+    "held_out",
     "model_digest",
+    "model_threshold",
     "open_reranker",
     "read_calibration",
     "read_candidates",
+    "reranker_identity",
     "threshold_for_precision",
+    "windows_of",
     "write_calibration",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol, Self, runtime_checkable
@@ -18,6 +18,8 @@ from retrieval.protocols import Reranker
 
 _logger = logging.getLogger(__name__)
 
+MOST_TWINS = 8
+"""Candidates that are read beyond depth and budget, because they are twins of one that was read."""
 _PAIR_OVERHEAD = 32
 """What a pair costs before its first character, in characters: special tokens and the call itself."""
 
@@ -38,7 +40,7 @@ class Reading:
     Args:
         logits: Raw logit of each candidate, ``None`` where it was not read.
         scores: Final score of each candidate, higher is better, in the order of the candidates.
-        reranked: How many were read.
+        reranked: How many were read, twins included.
         stopped: ``complete`` (all given texts read), ``budget``, ``settled``, or ``off`` (nothing read).
         warning: Sentence for a person when something was not as asked for, ``None`` otherwise.
     """
@@ -71,6 +73,9 @@ def read_candidates(
     groups: Sequence[Hashable] | None = None,
     budget_ms: float | None = None,
     batch_size: int = 4,
+    counts: Callable[[float], bool] | None = None,
+    twins: Sequence[Sequence[int]] = (),
+    beyond: Mapping[int, str] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Reading:
     """Let a cross-encoder read candidates, best first, within a budget.
@@ -83,6 +88,9 @@ def read_candidates(
     slower of the last two batches (the first batch, then a single candidate, is always read); or when the best
     ``top_k`` groups are settled: no unread text could enter them with a sigmoid of 1. Settling is exact, so the top of
     a smaller ``top_k`` is the prefix of the top of a larger one.
+
+    Then the twins of what was read are read, whatever depth and budget: at most `MOST_TWINS` more, those of the best
+    first. The first stage cannot tell them apart, so that which of them was read would be a matter of chance.
 
     A reranker that raises, or returns something else than one finite logit per text, does not fail the search: nothing
     counts as read, and the warning names the error.
@@ -97,6 +105,10 @@ def read_candidates(
         groups: Key of each candidate, of which only the best is shown; ``None`` when each stands for itself.
         budget_ms: Milliseconds for reading, not for loading a model that was not used before; ``None`` for no limit.
         batch_size: Candidates per call of the reranker, at most.
+        counts: Whether a candidate with a given logit is good enough to be shown, where unread ones are not shown
+            either; ``None`` when all may be.
+        twins: Groups of candidates that belong together, as positions; each candidate is in one at most.
+        beyond: Texts of the twins that are not among ``texts``, by position; one that is missing is not read.
         clock: Seconds, never going back.
 
     Raises:
@@ -106,7 +118,7 @@ def read_candidates(
     _check(texts, first_stage, groups, first_stage_weight, top_k, budget_ms, batch_size)
     if not texts:
         return Reading.unread(first_stage)
-    board = _Board(scale_to_unit(first_stage), groups, first_stage_weight, top_k)
+    board = _Board(scale_to_unit(first_stage), groups, first_stage_weight, top_k, counts)
     stopped: Stopped = "complete"
     try:
         # Asked first because it makes a lazy reranker load its model, which the budget does not pay for.
@@ -121,41 +133,72 @@ def read_candidates(
             if board.read < len(texts) and board.settled():
                 stopped = "settled"
                 break
+        _read_twins(board, twins, {**dict(enumerate(texts)), **(beyond or {})}, reranker, query, batch_size)
     except Exception as error:
         _logger.warning("the reranker failed, the first-stage order stands", exc_info=True)
         problem = f"{type(error).__name__}: {error}"
         return Reading.unread(first_stage, f"not reranked, {reranker.name} failed with {problem}")
-    logits = (*board.logits, *(None for _ in first_stage[board.read :]))
-    return Reading(logits, tuple(board.scores), board.read, stopped, warning)
+    logits = tuple(board.logits.get(position) for position in range(len(first_stage)))
+    return Reading(logits, tuple(board.scores), len(board.logits), stopped, warning)
+
+
+def _read_twins(
+    board: _Board,
+    twins: Sequence[Sequence[int]],
+    texts: Mapping[int, str],
+    reranker: Reranker,
+    query: str,
+    batch_size: int,
+) -> None:
+    waiting = []
+    for group in twins:
+        read = [position for position in group if position in board.logits]
+        if read:
+            best = min(read, key=lambda position: (-board.scores[position], position))
+            unread = sorted(position for position in group if position not in board.logits and position in texts)
+            waiting += [(-board.scores[best], best, position) for position in unread]
+    chosen = [position for _, _, position in sorted(waiting)[:MOST_TWINS]]
+    for start in range(0, len(chosen), batch_size):
+        batch = chosen[start : start + batch_size]
+        board.place(batch, _score(reranker, query, [texts[position] for position in batch]))
 
 
 @dataclass(slots=True)
 class _Board:
-    """Scores so far: final where read, and the lower bound of the final score elsewhere."""
+    """Scores so far: final where read, and the lower bound of the final score elsewhere.
+
+    ``read`` is how many were read in their order; twins may stand beyond.
+    """
 
     first: Sequence[float]
     groups: Sequence[Hashable] | None
     weight: float
     top_k: int
-    logits: list[float] = field(default_factory=list)
+    counts: Callable[[float], bool] | None = None
+    logits: dict[int, float] = field(default_factory=dict)
+    read: int = 0
     scores: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
         self.scores = [self.weight * score for score in self.first]
 
-    @property
-    def read(self) -> int:
-        return len(self.logits)
-
     def add(self, logits: Sequence[float]) -> None:
-        for logit in logits:
-            self.scores[self.read] += (1 - self.weight) * _sigmoid(logit)
-            self.logits.append(logit)
+        """Note the next candidates in their order."""
+        self.place(range(self.read, self.read + len(logits)), logits)
+        self.read += len(logits)
+
+    def place(self, positions: Sequence[int], logits: Sequence[float]) -> None:
+        """Note candidates wherever they stand."""
+        for position, logit in zip(positions, logits, strict=True):
+            self.scores[position] += (1 - self.weight) * _sigmoid(logit)
+            self.logits[position] = logit
 
     def settled(self) -> bool:
         """Whether what is not read stays below the best ``top_k`` groups, even with a sigmoid of 1."""
         best: dict[Hashable, float] = {}
         for position, score in enumerate(self.scores):
+            if self.counts is not None and not (position < self.read and self.counts(self.logits[position])):
+                continue
             group = position if self.groups is None else self.groups[position]
             best[group] = max(score, best.get(group, -math.inf))
         if len(best) < self.top_k:

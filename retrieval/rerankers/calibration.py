@@ -7,7 +7,9 @@ texts like those that it was fitted on. All of it is float64.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,6 +89,21 @@ class Threshold:
     probability: float
     precision: float
     recall: float
+
+    def to_json(self) -> dict[str, float]:
+        """A mapping of JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` made.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value is no number.
+            ValueError: A value is no number.
+        """
+        return cls(**{field.name: float(content[field.name]) for field in fields(cls)})
 
 
 def fit_platt(logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> PlattCalibration:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +15,15 @@ import numpy as np
 
 from retrieval.datatypes import FloatArray
 from retrieval.errors import ModelError
+from retrieval.rerankers.graphs import ONNX_FILES, find_graph, model_digest, quantises_activations
+from retrieval.rerankers.model_calibration import RerankerCalibration, read_calibration
 from retrieval.rerankers.pairs import Pair, PairTokenizer, read_model_config
 from retrieval.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime
 
-ONNX_FILES = (
-    "model.onnx",
-    "onnx/model.onnx",
-    "onnx/model_quantized.onnx",
-    "onnx/model_qint8_avx512_vnni.onnx",
-)
-"""Where a graph is looked for in a folder; the first that exists is used, float32 before int8."""
-
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
-
-
-def find_graph(folder: Path) -> Path | None:
-    """The graph of a folder, ``None`` when it holds none of `ONNX_FILES`."""
-    return next((path for path in (folder / name for name in ONNX_FILES) if path.is_file()), None)
 
 
 class OnnxCrossEncoder:
@@ -91,6 +80,30 @@ class OnnxCrossEncoder:
     def batch_size(self) -> int:
         """Pairs of one run: 1 for a graph whose logits would depend on the batch."""
         return self._batch_size
+
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the graph: whose logits these are.
+
+        Raises:
+            ModelError: The graph cannot be read.
+        """
+        return self._digest
+
+    def calibration(self) -> RerankerCalibration | None:
+        """What the logits mean, as the folder says; ``None`` when it does not.
+
+        Raises:
+            ModelError: It is malformed, or belongs to other weights.
+        """
+        return self._calibration
+
+    @cached_property
+    def _digest(self) -> str:
+        return model_digest(self._folder)
+
+    @cached_property
+    def _calibration(self) -> RerankerCalibration | None:
+        return read_calibration(self._folder, self._digest)
 
     def readable_query(self, query: str) -> str:
         """The beginning of the query that the model reads; equal to ``query`` when it reads all of it.
@@ -164,19 +177,6 @@ class OnnxCrossEncoder:
                 tokenizer = PairTokenizer(self._folder, self._max_tokens)
                 self._loaded = tokenizer, _open_session(self._graph)
             return self._loaded
-
-
-def quantises_activations(graph: Path) -> bool:
-    """Whether a graph quantises activations when it runs, over the whole batch (it names such an operation).
-
-    Raises:
-        ModelError: The file cannot be read or is empty.
-    """
-    try:
-        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(b"DynamicQuantize") >= 0
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {graph}: {error}") from error
 
 
 def _open_session(graph: Path) -> onnxruntime.InferenceSession:

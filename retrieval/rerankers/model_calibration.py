@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from retrieval.errors import ModelError
 from retrieval.rerankers.calibration import Calibration, IsotonicCalibration, PlattCalibration, Threshold
-from retrieval.rerankers.cross_encoder import find_graph
+from retrieval.rerankers.graphs import model_digest
 
 CALIBRATION_FILE = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TwinMargin:
+    """How far apart two logits have to be, where texts differ only by polarity, to say which comes first.
+
+    Args:
+        logits: Distance from which on the order counts as settled, above 0.
+        right_above: Share of right orders from there on, on the labels of the fit.
+        right_below: The same of smaller distances.
+        fitted_on: What it was fitted on and how, for people.
+    """
+
+    logits: float
+    right_above: float
+    right_below: float
+    fitted_on: str
+
+    def __post_init__(self) -> None:
+        if not (self.logits > 0 and math.isfinite(self.logits)):
+            raise ValueError(f"the margin of twins is a number of logits above 0, not {self.logits}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +47,7 @@ class RerankerCalibration:
         thresholds: Of ``results``, for rising targets of precision.
         fitted_on: What it was fitted on and how, for people.
         model_digest: First 12 hex digits of the SHA-256 of the graph whose logits these are.
+        twins: When the order of twins is settled; ``None`` where nobody has measured it.
     """
 
     passages: Calibration
@@ -34,6 +55,7 @@ class RerankerCalibration:
     thresholds: tuple[Threshold, ...]
     fitted_on: str
     model_digest: str
+    twins: TwinMargin | None = None
 
     def answer_probability(self, logits: Sequence[float | None]) -> float:
         """Probability that one of the hits of a search answers the query.
@@ -64,11 +86,10 @@ class RerankerCalibration:
         return {
             "fitted_on": self.fitted_on,
             "model_digest": self.model_digest,
-            "passages": _function_to_json(self.passages),
-            "results": _function_to_json(self.results),
-            "thresholds": [
-                {name: getattr(threshold, name) for name in Threshold.__slots__} for threshold in self.thresholds
-            ],
+            "passages": function_to_json(self.passages),
+            "results": function_to_json(self.results),
+            "thresholds": [threshold.to_json() for threshold in self.thresholds],
+            "twins": None if self.twins is None else asdict(self.twins),
         }
 
     @classmethod
@@ -80,14 +101,12 @@ class RerankerCalibration:
         """
         try:
             return cls(
-                passages=_function_from_json(content["passages"]),
-                results=_function_from_json(content["results"]),
-                thresholds=tuple(
-                    Threshold(**{name: float(one[name]) for name in Threshold.__slots__})
-                    for one in content["thresholds"]
-                ),
+                passages=function_from_json(content["passages"]),
+                results=function_from_json(content["results"]),
+                thresholds=tuple(Threshold.from_json(one) for one in content["thresholds"]),
                 fitted_on=str(content["fitted_on"]),
                 model_digest=str(content["model_digest"]),
+                twins=_twins_from_json(content.get("twins")),
             )
         except KeyError as error:
             raise ValueError(f"the key {error} is missing") from error
@@ -95,8 +114,12 @@ class RerankerCalibration:
             raise ValueError(str(error)) from error
 
 
-def read_calibration(folder: Path) -> RerankerCalibration | None:
+def read_calibration(folder: Path, digest: str | None = None) -> RerankerCalibration | None:
     """The calibration of a cross-encoder in a folder, ``None`` when it has none.
+
+    Args:
+        folder: Folder of the model.
+        digest: Of its graph, where that is known; ``None`` reads the graph.
 
     Raises:
         ModelError: ``calibration.json`` is malformed, or was fitted on another graph than the one in the folder.
@@ -108,7 +131,7 @@ def read_calibration(folder: Path) -> RerankerCalibration | None:
         calibration = RerankerCalibration.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
-    digest = model_digest(folder)
+    digest = model_digest(folder) if digest is None else digest
     if calibration.model_digest != digest:
         raise ModelError(
             f"{path} was fitted on the graph {calibration.model_digest}, but {folder} holds {digest}; "
@@ -130,29 +153,27 @@ def write_calibration(folder: Path, calibration: RerankerCalibration) -> None:
         raise ModelError(f"cannot write {path}: {error.strerror}") from error
 
 
-def model_digest(folder: Path) -> str:
-    """First 12 hex digits of the SHA-256 of the graph in a folder.
-
-    Raises:
-        ModelError: The folder holds no graph, or it cannot be read.
-    """
-    graph = find_graph(folder)
-    if graph is None:
-        raise ModelError(f"no graph of a cross-encoder in {folder}")
-    try:
-        with graph.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    except OSError as error:
-        raise ModelError(f"cannot read {graph}: {error.strerror}") from error
+def _twins_from_json(content: Mapping[str, Any] | None) -> TwinMargin | None:
+    if content is None:
+        return None
+    numbers = {name: float(content[name]) for name in ("logits", "right_above", "right_below")}
+    return TwinMargin(**numbers, fitted_on=str(content["fitted_on"]))
 
 
-def _function_to_json(function: Calibration) -> dict[str, Any]:
+def function_to_json(function: Calibration) -> dict[str, Any]:
+    """A calibration as a mapping of JSON values."""
     if isinstance(function, PlattCalibration):
         return {"kind": "platt", "slope": function.slope, "intercept": function.intercept}
     return {"kind": "isotonic", "logits": list(function.logits), "probabilities": list(function.probabilities)}
 
 
-def _function_from_json(content: Mapping[str, Any]) -> Calibration:
+def function_from_json(content: Mapping[str, Any]) -> Calibration:
+    """Read what `function_to_json` made.
+
+    Raises:
+        KeyError: A key is missing.
+        ValueError: A value is not usable.
+    """
     kind = content["kind"]
     if kind == "platt":
         return PlattCalibration(float(content["slope"]), float(content["intercept"]))

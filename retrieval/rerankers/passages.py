@@ -59,7 +59,7 @@ def choose_windows(query_vector: FloatArray, texts: Sequence[str], encoder: Enco
     whole = [(0, len(text)) for text in texts]
     if words is None:
         return whole
-    windows = [_windows(text, words) for text in texts]
+    windows = [windows_of(text, words) for text in texts]
     contested = [position for position, spans in enumerate(windows) if len(spans) > 1]
     if not contested:
         return whole
@@ -73,7 +73,13 @@ def choose_windows(query_vector: FloatArray, texts: Sequence[str], encoder: Enco
     return chosen
 
 
-def _windows(text: str, words: int) -> list[Span]:
+def windows_of(text: str, words: int) -> list[Span]:
+    """The windows among which `choose_windows` chooses, in the order of the text; the whole text where it is short.
+
+    Args:
+        text: Text of a passage.
+        words: Words of a window, at least 1.
+    """
     spans = [match.span() for match in _WORD.finditer(text)]
     if len(spans) <= words:
         return [(0, len(text))]

@@ -131,7 +131,12 @@ class Result(Reply):
     """One document, by its place in the request."""
 
     index: int = Field(ge=0)
-    relevance_score: float = Field(ge=0, le=1, description="sigmoid of the cross-encoder's logit")
+    relevance_score: float = Field(
+        ge=0,
+        le=1,
+        description="calibrated probability that the document answers the query; sigmoid of the logit where the "
+        "cross-encoder has no calibration",
+    )
     document: Fields | None = None
 
 
@@ -174,8 +179,9 @@ class RerankReply(Reply):
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What came of reading: a score for each text, tokens that were read, and who read."""
+    """What came of reading: logit and score of each text, tokens that were read, and who read."""
 
+    logits: list[float]
     scores: list[float]
     tokens: int
     model: str
@@ -243,12 +249,14 @@ def read_texts(
         stretches = [text[begin:end] for text, (begin, end) in zip(some, spans, strict=True)]
         logits += reranker.score(query, stretches).tolist()
         tokens += sum(map(encoder.count_tokens, stretches))
-    return _Read(list(map(_sigmoid, logits)), tokens, reranker.name)
+    probabilities = pipeline.confidence().probabilities(logits)
+    scores = [_sigmoid(logit) if one is None else one for logit, one in zip(logits, probabilities, strict=True)]
+    return _Read(logits, scores, tokens, reranker.name)
 
 
 def _reply(read: _Read, top_n: int | None, request_id: str, version: str, shown: list[Fields] | None) -> RerankReply:
     positions = range(len(read.scores))
-    best = order(read.scores, positions, [str(position) for position in positions])[:top_n]
+    best = order(read.logits, positions, [str(position) for position in positions])[:top_n]
     return RerankReply(
         id=request_id,
         model=read.model,

@@ -11,16 +11,28 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from pipelines.service.auth import requires
 from pipelines.service.context import Principal, RequestContext
 from pipelines.service.core import ContextOf, Service, ServiceOf
+from pipelines.service.errors import ServiceError
 from pipelines.service.filters import WhereFilter
 from pipelines.service.openapi import problems
 from pipelines.service.strict_json import StrictRoute
 from pipelines.service.wire import Cap, Count, CountOrNone, Reply, Text, Wire, check_caps
 from pipelines.two_stage import TwoStagePipeline
 from retrieval.datatypes import Arm, FirstStage, GroupBy, Hit, Results, Stopped
+from retrieval.errors import RetrievalError
 
 router = APIRouter(route_class=StrictRoute, tags=["search"])
 # Left of the time of a request for sending the answer.
 _SHARE_FOR_RERANKING = 0.9
+
+
+def _bound(value: Any) -> Literal["@probability", "@auto"]:
+    return "@auto" if isinstance(value, str) else "@probability"
+
+
+MinScore = Annotated[
+    Annotated[float, Field(ge=0, le=1), Tag("@probability")] | Annotated[Literal["auto"], Tag("@auto")],
+    Discriminator(_bound),
+]
 
 
 class SearchSettings(Wire):
@@ -42,8 +54,13 @@ class SearchSettings(Wire):
     group_by: GroupBy | None = Field(
         default=None, description="document: the best passage of each document; passage: all of them"
     )
-    min_score: Annotated[float, Field(ge=-1e6, le=1e6)] | None = Field(
-        default=None, description="hits with a lower final score are left out"
+    min_score: MinScore | None = Field(
+        default=None,
+        description="hits with a lower probability, and those that were not read, are left out; auto: the threshold "
+        "that is stored with the index",
+    )
+    exact: bool | None = Field(
+        default=None, description="search all vectors as they were given, without the graph and without quantization"
     )
 
 
@@ -93,6 +110,10 @@ class HitReply(Reply):
     first_stage_score: float
     rerank_score: float | None = Field(description="logit of the cross-encoder; null when it did not read the passage")
     read: tuple[int, int] | None = Field(description="what it read: first character of text and one past the last")
+    probability: float | None = Field(
+        description="calibrated probability that the passage answers the query; null when it was not read, or when the "
+        "cross-encoder has no calibration"
+    )
     arms: dict[Arm, ArmReply] = Field(description="the arms that returned it")
 
 
@@ -115,6 +136,13 @@ class ResultsReply(Reply):
     stopped: Stopped = Field(description="why it stopped reading")
     candidates: int = Field(description="passages that the first stage returned")
     warnings: list[str]
+    settled: bool = Field(
+        description="false when hits differ only by a negation, an opposite, a number or the order of their words, and "
+        "the cross-encoder is not sure which comes first; the warnings name them"
+    )
+    answered: bool | None = Field(
+        description="whether a hit reaches the threshold that is stored with the index; null without a threshold"
+    )
 
 
 class SearchReply(ResultsReply):
@@ -140,7 +168,7 @@ AnySearch = Annotated[
 ]
 
 
-@router.post("/v1/search", response_model=SearchReply | SearchManyReply, responses=problems(404, 415))
+@router.post("/v1/search", response_model=SearchReply | SearchManyReply, responses=problems(404, 409, 415))
 async def search(
     body: AnySearch, service: ServiceOf, context: ContextOf, principal: Annotated[Principal, Depends(requires("read"))]
 ) -> Response:
@@ -174,18 +202,25 @@ def _search(
     # The wait in the queue has taken its part of the time; reranking may have the rest.
     left_ms = context.remaining() * 1000 * _SHARE_FOR_RERANKING / len(queries)
     configured = pipeline.config.rerank.budget_ms if body.budget_ms is None else body.budget_ms
-    return pipeline.search_many(
-        queries,
-        body.top_k,
-        candidates=body.candidates,
-        depth=body.depth,
-        budget_ms=max(1.0, left_ms if configured is None else min(configured, left_ms)),
-        rerank=body.rerank,
-        first_stage=body.first_stage,
-        where=service.visible(body.where, principal, pipeline),
-        group_by=body.group_by,
-        min_score=body.min_score,
-    )
+    try:
+        return pipeline.search_many(
+            queries,
+            body.top_k,
+            candidates=body.candidates,
+            depth=body.depth,
+            budget_ms=max(1.0, left_ms if configured is None else min(configured, left_ms)),
+            rerank=body.rerank,
+            first_stage=body.first_stage,
+            where=service.visible(body.where, principal, pipeline),
+            group_by=body.group_by,
+            min_score=body.min_score,
+            exact=body.exact,
+        )
+    except ValueError as error:
+        if isinstance(error, RetrievalError):
+            raise
+        # What cannot be seen from the body alone: a threshold that the index or the cross-encoder does not have.
+        raise ServiceError(409, "not_possible", str(error)) from error
 
 
 def _fields(results: Results) -> dict[str, Any]:
@@ -200,6 +235,8 @@ def _fields(results: Results) -> dict[str, Any]:
         "stopped": results.stopped,
         "candidates": results.candidates,
         "warnings": list(results.warnings),
+        "settled": results.settled,
+        "answered": results.answered,
     }
 
 
@@ -220,5 +257,6 @@ def _hit(hit: Hit) -> HitReply:
         first_stage_score=hit.first_stage_score,
         rerank_score=hit.rerank_score,
         read=hit.read,
+        probability=hit.probability,
         arms={arm: ArmReply(rank=score.rank, score=score.score) for arm, score in hit.arms.items()},
     )

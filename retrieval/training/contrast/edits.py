@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from retrieval.training.contrast.words import (
+from retrieval.opposites import (
     AUXILIARIES,
     LONG_FORMS,
     base_to_past,

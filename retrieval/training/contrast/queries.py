@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from retrieval.training.contrast.words import AUXILIARIES, LONG_FORMS, SHORT_FORMS, complements, opposites, past_to_base
+from retrieval.opposites import AUXILIARIES, LONG_FORMS, SHORT_FORMS, complements, opposites, past_to_base
 
 _OPENING = re.compile(
     r"^(?:However|Moreover|Furthermore|Therefore|Thus|Hence|Also|Additionally|Consequently|Nevertheless|For example|"

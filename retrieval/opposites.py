@@ -1,4 +1,4 @@
-"""Words that the rules for contrast lists exchange: opposites, verb forms and auxiliaries of English."""
+"""Words that turn the meaning of an English sentence around: opposites, verb forms and auxiliaries."""
 
 from __future__ import annotations
 
