@@ -198,7 +198,7 @@ def test_judgements_of_another_file(collection: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("q3 0 bread-4 2\nq3 0 bread-1 1\n")
     options = EvaluateOptions(qrels=tmp_path / "mine.txt", measures=("P(rel=2)@5", "P@5"))
     report = evaluate_collection(collection, options=options)
-    assert (list(report.queries), report.split) == (["q3"], str(tmp_path / "mine.txt"))
+    assert (list(report.queries), report.split) == (["q3"], "mine.txt")
     # BM25 finds bread-4 only.
     assert report.systems[0].means == {"P(rel=2)@5": 0.2, "P@5": 0.2}
 
@@ -218,7 +218,7 @@ def test_the_command_gives_tables_and_a_document(collection: Path) -> None:
     quality, times = ([line.split() for line in lines if line.startswith("BM25 ")])[:2]
     assert (quality[1], *quality[3:]) == (f"{(2 + NDCG_Q2) / 4:.3f}", "0.750", "0.625", "0.000")
     assert times[4] == "64"
-    assert table.stdout.count("not distinguishable with 4 queries") == 3
+    assert sum(line.rstrip().endswith("not distinguishable with 4 queries") for line in lines) == 3
     assert "BM25: 1 judged queries without results count as zero" in " ".join(table.stdout.split())
 
     done = run(collection, "--limit", 2, "--json")
@@ -230,7 +230,19 @@ def test_the_command_gives_tables_and_a_document(collection: Path) -> None:
     assert report["comparisons"][0]["verdict"] == "not distinguishable with 2 queries"
     assert report["setups"][0]["encoder"].startswith("starter-static@")
     assert record["machine"]["cpus"] >= 1
-    assert record["command"] == f"retrieval evaluate {collection} --limit 2 --json"
+    # Absolute paths are told by their names.
+    assert record["command"] == "retrieval evaluate tiny --limit 2 --json"
+    assert str(collection.parent) not in done.stdout
+
+
+def test_measures_that_look_further_than_searches_are_named(collection: Path) -> None:
+    few = run(collection, "--measures", "R@3 P@1", "--set", "first_stage.candidates=2", "--no-losses")
+    assert "R@3: searches fetch 2 candidates (first_stage.candidates), and nothing below counts" in " ".join(
+        few.stdout.split()
+    )
+    # bread-2 is second of the four documents that BM25 has for q2, and bread-4 is not fetched.
+    (report,) = json.loads(run(collection, "--set", "first_stage.candidates=2", "--json").stdout)["collections"]
+    assert report["systems"][0]["per_query"]["R@100"]["q2"] == 0.5
 
 
 def test_saved_runs_come_back_as_rows_with_the_same_values(collection: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import io
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -11,14 +12,19 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from pipelines.evaluation import CollectionReport, Evaluation
+from pipelines.evaluation.loss_report import Estimate
 from pipelines.evaluation.measure import result_of_run
+from pipelines.render import loss_tables
+from pipelines.render.evaluation import render_evaluation
 from pipelines.render.evaluation_tables import findings, overview
 from pipelines.render.report_html import html_report
 from pipelines.render.report_markdown import markdown_report
 from retrieval.errors import MissingExtraError
 from retrieval.evaluation import LatencySummary, compare
+from tests.test_losses import report_with
 
 QUERIES = {f"q{number}": f"where is number {number}?" for number in range(12)}
 QRELS = {query: {f"d{number}": 1} for number, query in enumerate(QUERIES)}
@@ -192,6 +198,48 @@ def test_several_collections_have_an_overview() -> None:
     assert [row[1].split() for row in grid.rows] == [["0.000"], ["1.000", "▲"], ["0.500", "="]]
     assert Page(html_report(evaluation)).tags["svg"] == 6
     assert overview(evaluation_of(report_of())) is None
+
+
+def test_where_documents_were_lost_in_every_form() -> None:
+    """Of 100, ten have no place, 14 go in the first stage, 8 unread, 5 by their order: 63 are in the top."""
+    lost = report_with(
+        {"no place": 10, "encoder and BM25": 8, "fusion cut": 6, "rerank depth": 8, "cross-encoder": 5},
+        advice=("Lower its <b>weight</b>: -0.030.",),
+    )
+    steps = loss_tables.steps(lost)
+    left = [step.documents for step in steps if not step.lost]
+    assert left == [100, 76, 68, 63]
+    assert sum(step.documents for step in steps if step.lost) == 37
+    assert [step.label for step in steps if not step.avoidable] == ["no place: over 10 relevant"]
+    rows = {row[0].strip(" -"): row[1:] for row in loss_tables.way(lost).rows}
+    assert rows["missed by encoder and BM25"] == ("-8", "8.0 %", "")
+    assert rows["among the 100 candidates"] == ("76", "76.0 %", "0.800")
+    assert "quantization" not in rows
+    compressed = loss_tables.way(replace(lost, exact_gain=Estimate(0.0, (0.0, 0.0))))
+    assert "  - quantization" in [row[0] for row in compressed.rows]
+    # Of eight that both missed, BM25 has none of four at all.
+    assert loss_tables.arms(lost).rows[1] == ("BM25", "85", "85.0 %", "10", "1", "0", "4")
+
+    evaluation = evaluation_of(replace(report_of(), losses=lost), replace(report_of(folder="others"), losses=lost))
+    console = Console(width=80, record=True, file=io.StringIO())
+    render_evaluation(console, evaluation)
+    text, markdown, page = console.export_text(), markdown_report(evaluation), html_report(evaluation)
+    assert max(map(len, text.splitlines())) <= 80
+    for form in (" ".join(text.split()), re.sub(r"\\(.)", r"\1", markdown), Page(page).text):
+        assert "Where relevant documents were lost: two-stage, top 10" in form
+        assert "The second stage is the bottleneck" in form
+        assert "Lower its <b>weight</b>: -0.030." in form
+        assert "lost by the first stage" in form
+    plot = plots_of(page)[3]
+    assert {"100, nDCG 1.000", "-8 (8.0 %)", "63, nDCG 0.800", "cut by fusion at 100"} <= words_of(plot)
+    assert Page(page).tags["svg"] == 8
+
+
+def test_without_losses_nothing_is_said_of_them() -> None:
+    evaluation = evaluation_of(report_of(), report_of(folder="others"))
+    assert loss_tables.overview(evaluation) is None
+    assert loss_tables.TITLE not in markdown_report(evaluation)
+    assert loss_tables.TITLE not in html_report(evaluation)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,12 @@ def evaluate(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a report with plots: one file, nothing to load.")
     ] = None,
+    losses: Annotated[
+        bool, typer.Option("--losses/--no-losses", help="Tell which stage lost relevant documents, with advice.")
+    ] = True,
+    save_losses: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every missed relevant document: JSON lines.")
+    ] = None,
     suite: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Minimal pairs: negation, or a file (NevIR, ExcluIR, CondaQA, ours)."),
@@ -66,8 +73,9 @@ def evaluate(
 
     Rows: BM25, static vectors, both, both with the cross-encoder, and what --system and --run add. Without --index a
     collection is ingested into a temporary index. Judged queries without results count as zero. Quality comes from all
-    queries, latency from up to 100 of them, one after another, with as many hits as search.top_k. Without FOLDER,
-    --qrels and --run compare finished runs.
+    queries, latency from up to 100 of them, one after another, with as many hits as search.top_k. For every relevant
+    document that is not in the top 10 of both stages, the one that lost it is named. Without FOLDER, --qrels and --run
+    compare finished runs.
 
     With --suite: do both stages tell apart twins that differ in a not, a without, a role, a quantity, an order in time?
     FOLDER and --index are then optional and give other documents among which the twins have to be found; --limit N
@@ -75,8 +83,9 @@ def evaluate(
     """
     folders = folders or []
     if suite is not None:
-        others = (split != "test", measures != _MEASURES, qrels, system, run, price_per_hour, save_runs, markdown, html)
-        _refuse_with_suite(folders, given=any(others))
+        changed = (split != "test", measures != _MEASURES, not losses)
+        others = (qrels, system, run, price_per_hour, save_runs, markdown, html, save_losses)
+        _refuse_with_suite(folders, given=any((*changed, *others)))
         before = Path(baseline) if baseline is not None else None
         _evaluate_suite(invocation, suite, folders[0] if folders else None, limit, before, save_baseline)
         return
@@ -85,10 +94,13 @@ def evaluate(
             "--save-baseline and --baseline FILE need --suite NAME; --baseline SYSTEM needs the FOLDER of a collection"
         )
     _require_folders(invocation, folders, qrels=qrels is not None, runs=bool(run))
+    if save_losses is not None and (not losses or not folders):
+        raise typer.BadParameter("--save-losses needs the FOLDER of a collection, and not --no-losses")
     from pipelines.evaluation import EvaluateOptions
 
     require_place(markdown, "--markdown")
     require_place(html, "--html")
+    require_place(save_losses, "--save-losses")
     if html is not None:
         from pipelines.render.report_svg import require_plotting
 
@@ -102,18 +114,23 @@ def evaluate(
         runs=read_runs(run or ()),
         baseline=baseline,
         price_per_hour=price_per_hour,
+        losses=losses,
     )
     if save_runs is not None:
         save_runs.mkdir(parents=True, exist_ok=True)
     evaluation = _evaluation(command_line(context), _measure(invocation, folders, options))
     _write(invocation, evaluation, save_runs, markdown, html)
+    if save_losses is not None:
+        _save_losses(save_losses, evaluation)
+        invocation.notice(f"wrote {save_losses}")
 
 
 def _refuse_with_suite(folders: list[Path], *, given: bool) -> None:
     if given:
         raise typer.BadParameter(
             "only --limit, --baseline and --save-baseline go together with --suite; --split, --measures, --qrels, "
-            "--system, --run, --price-per-hour, --save-runs, --markdown and --html have no meaning with --suite"
+            "--system, --run, --price-per-hour, --save-runs, --markdown, --html, --no-losses and --save-losses have no "
+            "meaning with --suite"
         )
     if len(folders) > 1:
         raise typer.BadParameter(f"--suite takes one FOLDER, not {len(folders)}")
@@ -169,8 +186,10 @@ def _write(
     if invocation.json:
         record = plain(evaluation)
         for collection in record["collections"]:
-            # Judgements are in their file; a hundred ids for each query are the business of --save-runs.
+            # Judgements are in their file; ids for each query are the business of --save-runs and --save-losses.
             del collection["qrels"]
+            if collection["losses"] is not None:
+                del collection["losses"]["lost"]
             for system in collection["systems"]:
                 del system["run"]
         write_json(record)
@@ -197,6 +216,16 @@ def _save_runs(folder: Path, evaluation: Evaluation) -> None:
         write_qrels(place / "qrels.txt", collection.qrels)
         for system in collection.systems:
             write_run(place / f"{file_name(system.name)}.run", system.run, system.name)
+
+
+def _save_losses(file: Path, evaluation: Evaluation) -> None:
+    from pipelines.render.output import plain
+
+    with file.open("w", encoding="utf-8") as lines:
+        for collection in evaluation.collections:
+            for lost in collection.losses.lost if collection.losses is not None else ():
+                record = {"collection": collection.name, "text": collection.queries[lost.query], **plain(lost)}
+                lines.write(json.dumps(record) + "\n")
 
 
 def _evaluate_suite(

@@ -53,21 +53,32 @@ def read_runs(entries: Sequence[str]) -> Mapping[str, Mapping[str, tuple[tuple[s
 
 
 def command_line(context: typer.Context) -> str:
-    """The command line with everything that is not as by default."""
+    """The command line with everything that is not as by default.
+
+    Of absolute paths only the names are told: a report is made to be shown, and what lies where is nobody's business.
+    """
     words = ["retrieval", context.command.name or ""]
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
+        if value is False and parameter.default is True:
+            words.append(parameter.secondary_opts[0])
         if value is None or value in (False, (), []) or value == parameter.default or parameter.name in _NOT_REPEATED:
             continue
         values = value if isinstance(value, list | tuple) else [value]
         if parameter.param_type_name == "argument":
-            words[2:2] = [str(one) for one in values]
+            words[2:2] = [_shown(one) for one in values]
         elif value is True:
             words.append(parameter.opts[0])
         else:
             for one in values:
-                words += [parameter.opts[0], str(one)]
+                words += [parameter.opts[0], _shown(one)]
     return shlex.join(words)
+
+
+def _shown(value: object) -> str:
+    """A value as it was given, absolute paths by their names: also those of ``NAME=FILE``."""
+    name, equals, file = str(value).rpartition("=")
+    return name + equals + (Path(file).name if Path(file).is_absolute() else file)
 
 
 def require_place(path: Path | None, option: str) -> None:

@@ -1,6 +1,6 @@
 """One system on one collection, in two passes.
 
-Quality: every judged query, one at a time, with as many hits as the measures need, grouped by document; the
+Quality: every judged query, one at a time, with all candidates, of which the best passage of each document counts; the
 cross-encoder then reads everything that ``rerank.depth`` allows. Latency: an even sample of the queries, after a
 warm-up that does not count, with ``search.top_k`` hits as a user asks for them; with few hits the cross-encoder may
 stop earlier, and what it leaves out cannot change those hits.
@@ -9,7 +9,7 @@ stop earlier, and what it leaves out cannot change those hits.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.evaluation.footprint import bytes_of
@@ -51,6 +51,7 @@ def measure_system(
     setup: tuple[int, Setup],
     price_per_hour: float | None,
     on_progress: StepCallback,
+    on_results: Callable[[str, Results], None] | None = None,
 ) -> SystemResult:
     """Both passes of one system.
 
@@ -61,8 +62,9 @@ def measure_system(
         setup: Position and facts of the index.
         price_per_hour: Of the machine.
         on_progress: Called after every query.
+        on_results: Called with the id of each query and its candidates, passage by passage.
     """
-    run, warnings = _run(pipeline, system, judged, on_progress)
+    run, warnings = _run(pipeline, system, judged, on_progress, on_results)
     timed = _time(pipeline, system, list(judged.queries.values()), on_progress)
     latency = summarize_latency([results.timings.total for results in timed])
     arms = system.arguments.get("first_stage") or pipeline.config.first_stage.arms
@@ -122,22 +124,30 @@ def _run(
     system: System,
     judged: Judged,
     on_progress: StepCallback,
+    on_results: Callable[[str, Results], None] | None,
 ) -> tuple[Run, Mapping[str, int]]:
-    hits = max([_HITS, *(int(cut) for measure in judged.measures for cut in re.findall(r"@(\d+)", measure))])
-    deep: SearchArguments = {
-        **system.arguments,
-        "candidates": max(hits, pipeline.config.first_stage.candidates),
-        "group_by": "document",
-    }
+    hits = deepest_cut(judged.measures)
+    # All candidates are asked for, so that the cross-encoder stops at its depth or budget alone.
+    passages: SearchArguments = {**system.arguments, "group_by": "passage"}
     run: dict[str, tuple[tuple[str, float], ...]] = {}
     warnings: dict[str, int] = {}
     for done, (query, text) in enumerate(judged.queries.items()):
         on_progress(f"{system.name}: quality", done, len(judged.queries))
-        results = pipeline.search(text, hits, **deep)
-        run[query] = tuple((hit.document_id, hit.score) for hit in results)
+        results = pipeline.search(text, pipeline.config.first_stage.candidates, **passages)
+        best: dict[str, float] = {}
+        for hit in results:
+            best.setdefault(hit.document_id, hit.score)
+        run[query] = tuple(best.items())[:hits]
         for warning in results.warnings:
             warnings[warning] = warnings.get(warning, 0) + 1
+        if on_results is not None:
+            on_results(query, results)
     return run, warnings
+
+
+def deepest_cut(measures: Sequence[str]) -> int:
+    """How many hits the measures look at, at least 100."""
+    return max([_HITS, *(int(cut) for measure in measures for cut in re.findall(r"@(\d+)", measure))])
 
 
 def _time(

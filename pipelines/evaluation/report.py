@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.evaluation.loss_report import LossReport
 from retrieval.evaluation import Comparison, LatencySummary
 
 _MILLION = 1_000_000
@@ -78,7 +79,8 @@ class CollectionReport:
     """Systems side by side on one collection.
 
     Args:
-        collection: Folder of the collection; the file of judgements where only runs were compared.
+        collection: Folder of the collection as it was given, its name where that was absolute; the file of judgements
+            where only runs were compared.
         split: Which judgements: their name in the folder, or their file.
         queries: Text of each judged query; empty texts where only runs were compared.
         qrels: The judgements that were used.
@@ -90,6 +92,8 @@ class CollectionReport:
         timed_queries: How many queries latency was measured on.
         timed_top_k: Hits of each of them, as the first configuration says.
         price_per_hour: Of the machine; ``None`` where none was given.
+        losses: Where the two-stage system lost relevant documents; ``None`` where that was not asked for, or only runs
+            were compared.
     """
 
     collection: str
@@ -104,6 +108,7 @@ class CollectionReport:
     timed_queries: int
     timed_top_k: int
     price_per_hour: float | None
+    losses: LossReport | None = None
 
     @property
     def name(self) -> str:

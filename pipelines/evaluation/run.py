@@ -6,17 +6,30 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.evaluation.footprint import dense_bytes, sparse_bytes
+from pipelines.evaluation.loss_report import LossReport
+from pipelines.evaluation.loss_summary import Traced
+from pipelines.evaluation.losses import find_losses
 from pipelines.evaluation.measure import Judged, Qrels, Run, measure_system, result_of_run, timed_sample
 from pipelines.evaluation.report import CollectionReport, Setup, SystemResult
-from pipelines.evaluation.systems import BASELINE, MEASURES, SYSTEMS, groups_of, require_baseline, require_distinct
+from pipelines.evaluation.systems import (
+    BASELINE,
+    MEASURES,
+    SYSTEMS,
+    TRACED,
+    System,
+    groups_of,
+    require_baseline,
+    require_distinct,
+)
+from pipelines.evaluation.traces import QueryTrace, trace_of
 from pipelines.progress import StepCallback
 from pipelines.two_stage import TwoStagePipeline
 from retrieval.config import Config, MemoryStoreConfig
-from retrieval.datatypes import IngestProgress, IngestReport
+from retrieval.datatypes import IngestProgress, IngestReport, Results
 from retrieval.errors import ConfigError
 from retrieval.evaluation import BeirCollection, compare, evaluate_run, read_qrels
 
@@ -34,6 +47,7 @@ class EvaluateOptions:
         runs: Results of further systems by their names.
         baseline: Name of the system to compare with; ``None`` for BM25, or the first where only runs are compared.
         price_per_hour: Of the machine, for the cost of a million queries.
+        losses: Whether to tell where the two-stage system lost relevant documents.
 
     Raises:
         ValueError: ``limit`` is below 1 or the price is not a positive number.
@@ -47,6 +61,7 @@ class EvaluateOptions:
     runs: Mapping[str, Run] = field(default_factory=dict)
     baseline: str | None = None
     price_per_hour: float | None = None
+    losses: bool = True
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -97,6 +112,7 @@ def evaluate_collection(
     setups: list[Setup] = []
     systems: list[SystemResult] = []
     ingests: dict[str, IngestReport] = {}
+    losses: LossReport | None = None
     with tempfile.TemporaryDirectory(prefix="retrieval-evaluate-") as temporary:
         for number, group in enumerate(groups_of(config, options.systems)):
             key = group.index_settings
@@ -107,15 +123,17 @@ def evaluate_collection(
                     ingests[key] = _ingest(pipeline, collection, report_progress)
                 setups.append(_setup(pipeline, ingests[key]))
                 judged = Judged(queries, qrels, options.measures)
-                systems += [
-                    measure_system(
-                        pipeline, system, judged, (number, setups[-1]), options.price_per_hour, report_progress
-                    )
-                    for system in group.systems
-                ]
-    return _report(
-        str(folder), queries, qrels, options, baseline, (*systems, *foreign), setups=tuple(setups), config=config
+                for system in group.systems:
+                    setup, price = (number, setups[-1]), options.price_per_hour
+                    if not number and system.name == TRACED and options.losses:
+                        result, losses = _traced(pipeline, system, judged, setup, price, ingests[key], report_progress)
+                    else:
+                        result = measure_system(pipeline, system, judged, setup, price, report_progress)
+                    systems.append(result)
+    report = _report(
+        shown_path(folder), queries, qrels, options, baseline, (*systems, *foreign), setups=tuple(setups), config=config
     )
+    return replace(report, losses=losses)
 
 
 def evaluate_runs(options: EvaluateOptions) -> CollectionReport:
@@ -136,7 +154,27 @@ def evaluate_runs(options: EvaluateOptions) -> CollectionReport:
     baseline = options.baseline or names[0]
     require_baseline(baseline, names)
     results = _results_of_runs(qrels, options)
-    return _report(str(options.qrels), dict.fromkeys(qrels, ""), qrels, options, baseline, results)
+    return _report(shown_path(options.qrels), dict.fromkeys(qrels, ""), qrels, options, baseline, results)
+
+
+def _traced(
+    pipeline: TwoStagePipeline,
+    system: System,
+    judged: Judged,
+    setup: tuple[int, Setup],
+    price: float | None,
+    ingest: IngestReport,
+    on_progress: StepCallback,
+) -> tuple[SystemResult, LossReport]:
+    """Measure a system and follow its relevant documents."""
+    traces: dict[str, QueryTrace] = {}
+
+    def keep(query: str, results: Results) -> None:
+        traces[query] = trace_of(results, judged.qrels[query], depth=pipeline.config.rerank.depth)
+
+    result = measure_system(pipeline, system, judged, setup, price, on_progress, keep)
+    traced = Traced(system.name, judged.queries, judged.qrels, traces, result.run, ingest)
+    return result, find_losses(pipeline, traced, on_progress)
 
 
 def _limited(qrels: Qrels, limit: int | None) -> Qrels:
@@ -167,7 +205,7 @@ def _report(
 ) -> CollectionReport:
     return CollectionReport(
         collection=collection,
-        split=str(options.qrels) if options.qrels is not None else options.split,
+        split=shown_path(options.qrels) if options.qrels is not None else options.split,
         queries=queries,
         qrels=qrels,
         measures=options.measures,
@@ -179,6 +217,11 @@ def _report(
         timed_top_k=config.search.top_k if config is not None else 0,
         price_per_hour=options.price_per_hour,
     )
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as it was given, by its name alone where it was absolute: reports are made to be shown."""
+    return Path(path).name if Path(path).is_absolute() else str(path)
 
 
 def _digest(settings: str) -> str:

@@ -18,6 +18,8 @@ SYSTEMS: Mapping[str, SearchArguments] = {
 }
 """The rows that every configuration gives, and the arguments of `TwoStagePipeline.search` that make them."""
 BASELINE = "BM25"
+TRACED = "two-stage"
+"""The row whose losses are followed."""
 
 _INDEX_SECTIONS = {"encoder", "bm25", "chunking", "documents", "store", "hnsw", "quantization"}
 

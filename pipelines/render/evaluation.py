@@ -9,10 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.render import evaluation_tables as tables
+from pipelines.render import loss_tables
 from pipelines.render.evaluation_tables import Grid
+from pipelines.render.output import visible
 
 if TYPE_CHECKING:
-    from pipelines.evaluation import CollectionReport, Evaluation
+    from pipelines.evaluation import CollectionReport, Evaluation, LossReport
 
 
 def render_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -21,9 +23,9 @@ def render_evaluation(console: Console, evaluation: Evaluation) -> None:
         if number:
             console.print()
         _render_collection(console, report)
-    overview = tables.overview(evaluation)
-    if overview is not None:
-        _render_grid(console, overview)
+    for overview in (tables.overview(evaluation), loss_tables.overview(evaluation)):
+        if overview is not None:
+            _render_grid(console, overview)
     console.print(f"\n{tables.machine(evaluation)}", style="dim")
 
 
@@ -36,9 +38,21 @@ def _render_collection(console: Console, report: CollectionReport) -> None:
     cost = tables.cost(report)
     if cost is not None:
         _render_grid(console, cost)
+    if report.losses is not None:
+        _render_losses(console, report.losses)
     console.print()
-    for note in tables.notes(report):
+    for note in (*tables.notes(report), *(loss_tables.notes(report.losses) if report.losses is not None else ())):
         console.print(note, style="dim")
+
+
+def _render_losses(console: Console, losses: LossReport) -> None:
+    from pipelines.evaluation.advice import verdict
+
+    _render_grid(console, loss_tables.way(losses))
+    _render_grid(console, loss_tables.arms(losses))
+    console.print(f"\n{verdict(losses)}", style="bold")
+    for sentence in losses.advice:
+        console.print(f"* {visible(sentence)}")
 
 
 def _render_grid(console: Console, grid: Grid) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pipelines.render.output import visible
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from retrieval.evaluation import Comparison
 
 NONE = "-"
+_CUT = re.compile(r"@(\d+)")
 _SIGNS = {"better": "▲", "worse": "▼", "open": "="}
 
 
@@ -133,6 +135,8 @@ def notes(report: CollectionReport) -> list[str]:
             f"Latency: {report.timed_queries:,} queries one after another, {report.timed_top_k} hits each, after a "
             "warm-up. Bytes: what the first stage searches, without texts and ids."
         )
+    if deep := _beyond_candidates(report):
+        lines.append(deep)
     if report.price_per_hour is not None:
         lines.append(f"Cost: a million queries one after another at {report.price_per_hour:g} an hour.")
     for setup in report.setups:
@@ -140,6 +144,19 @@ def notes(report: CollectionReport) -> list[str]:
             lines.append(f"{setup.rejected:,} documents could not be used and cannot be found.")
     lines += dict.fromkeys(f"Encoder {s.encoder}; reranker {visible(s.reranker)}." for s in report.setups)
     return lines
+
+
+def _beyond_candidates(report: CollectionReport) -> str:
+    """What measures that look further down than searches fetch leave out; empty where none does."""
+    for setup in report.setups[:1]:
+        candidates = int(cast("dict[str, int]", setup.config["first_stage"])["candidates"])
+        deep = [name for name in report.measures if any(int(cut) > candidates for cut in _CUT.findall(name))]
+        if deep:
+            return (
+                f"{', '.join(deep)}: searches fetch {candidates:,} candidates (first_stage.candidates), and nothing "
+                "below counts."
+            )
+    return ""
 
 
 def machine(evaluation: Evaluation) -> str:

@@ -8,17 +8,29 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pipelines.render import evaluation_tables as tables
+from pipelines.render import loss_plot, loss_tables
 from pipelines.render import report_plots as plots
 from pipelines.render.evaluation_tables import Grid
 from pipelines.render.output import visible
 from pipelines.render.report_svg import require_plotting
 
 if TYPE_CHECKING:
-    from pipelines.evaluation import CollectionReport, Evaluation
+    from pipelines.evaluation import CollectionReport, Evaluation, LossReport
 
 _TEMPLATE = "report.html.j2"
 _EXTREMES = 5
 _QUERY_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """What the template shows of where relevant documents were lost."""
+
+    verdict: str
+    figure: str
+    way: Grid
+    advice: Sequence[str]
+    arms: Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,7 @@ class _Section:
     cost: Grid | None
     figures: Sequence[tuple[str, str]]
     extremes: Sequence[Grid]
+    losses: _Losses | None
     notes: Sequence[str]
 
 
@@ -52,7 +65,7 @@ def html_report(evaluation: Evaluation) -> str:
         title=", ".join(visible(report.name) for report in evaluation.collections),
         machine=tables.machine(evaluation),
         command=visible(evaluation.command),
-        overview=tables.overview(evaluation),
+        overviews=[one for one in (tables.overview(evaluation), loss_tables.overview(evaluation)) if one is not None],
         sections=[_section(report) for report in evaluation.collections],
     )
 
@@ -76,7 +89,20 @@ def _section(report: CollectionReport) -> _Section:
         cost=tables.cost(report),
         figures=[(caption, svg) for caption, svg in figures if svg],
         extremes=_extremes(report, measure),
-        notes=tables.notes(report),
+        losses=_losses(report.losses, report.name) if report.losses is not None else None,
+        notes=[*tables.notes(report), *(loss_tables.notes(report.losses) if report.losses is not None else ())],
+    )
+
+
+def _losses(losses: LossReport, name: str) -> _Losses:
+    from pipelines.evaluation.advice import verdict
+
+    return _Losses(
+        verdict=verdict(losses),
+        figure=loss_plot.waterfall(losses, name),
+        way=loss_tables.way(losses),
+        advice=[visible(sentence) for sentence in losses.advice],
+        arms=loss_tables.arms(losses),
     )
 
 

@@ -6,11 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from pipelines.render import evaluation_tables as tables
+from pipelines.render import loss_tables
 from pipelines.render.evaluation_tables import Grid
 from pipelines.render.output import visible
 
 if TYPE_CHECKING:
-    from pipelines.evaluation import CollectionReport, Evaluation
+    from pipelines.evaluation import CollectionReport, Evaluation, LossReport
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#])")
 
@@ -20,9 +21,9 @@ def markdown_report(evaluation: Evaluation) -> str:
     blocks = ["# Evaluation", _escaped(tables.machine(evaluation))]
     if evaluation.command:
         blocks.append(f"```console\n$ {visible(evaluation.command)}\n```")
-    overview = tables.overview(evaluation)
-    if overview is not None:
-        blocks += _grid(overview, level=2)
+    for overview in (tables.overview(evaluation), loss_tables.overview(evaluation)):
+        if overview is not None:
+            blocks += _grid(overview, level=2)
     for report in evaluation.collections:
         blocks += _collection(report)
     return "\n\n".join(blocks) + "\n"
@@ -37,9 +38,21 @@ def _collection(report: CollectionReport) -> list[str]:
         grids.append(cost)
     for grid in grids:
         blocks += _grid(grid, level=3)
-    if notes := tables.notes(report):
+    notes = tables.notes(report)
+    if report.losses is not None:
+        blocks += _losses(report.losses)
+        notes += loss_tables.notes(report.losses)
+    if notes:
         blocks.append("\n".join(f"* {_escaped(note)}" for note in notes))
     return blocks
+
+
+def _losses(losses: LossReport) -> list[str]:
+    from pipelines.evaluation.advice import verdict
+
+    sentences = [f"**{_escaped(verdict(losses))}**", *(f"* {_escaped(visible(one))}" for one in losses.advice)]
+    way, arms = _grid(loss_tables.way(losses), level=3), _grid(loss_tables.arms(losses), level=4)
+    return [*way, "\n\n".join([sentences[0], "\n".join(sentences[1:])]).strip(), *arms]
 
 
 def _grid(grid: Grid, *, level: int) -> list[str]:

@@ -49,10 +49,15 @@ def render_report(console: Console, report: IngestReport) -> None:
             ("passages", report.passages),
         )
     ]
+    if report.duplicate_count:
+        rows.append(("duplicates", f"{report.duplicate_count:,}"))
     rows.append(("seconds", f"{report.seconds:.2f}"))
     if report.passages:
         rows.append(("passages/s", f"{report.passages_per_second:,.0f}"))
     console.print(facts(rows))
+    for one in islice((one for one in report.duplicates if not one.skipped), _SHOWN_REJECTIONS):
+        like = "the same words as" if one.kind == "exact" else f"near-equal ({one.share:.0%}) to"
+        console.print(Text.assemble("duplicate ", (visible(one.source), "bold"), f": {like} {visible(one.of)}"))
     for rejected in islice(report.rejected, _SHOWN_REJECTIONS):
         console.print(Text.assemble("rejected ", (visible(rejected.source), "bold"), f": {visible(rejected.reason)}"))
     if report.rejected_count > _SHOWN_REJECTIONS:
@@ -78,6 +83,7 @@ def render_info(console: Console, manifest: IndexManifest, location: str, size: 
         ("encoder", f"{encoder.name}@{encoder.digest}, {encoder.dim} dimensions"),
         ("quantization", quantization),
         ("dense weight", "default" if manifest.dense_weight is None else f"{manifest.dense_weight:.2f}, by adapt"),
+        ("good answer", _good_answer(manifest)),
         ("bm25", ", ".join(f"{name} {value}" for name, value in bm25.items())),
         ("average length", f"{manifest.average_length:.1f} terms per passage"),
         ("chunking", ", ".join(f"{name} {value}" for name, value in chunking.items())),
@@ -89,6 +95,13 @@ def render_info(console: Console, manifest: IndexManifest, location: str, size: 
     if size is not None:
         rows.insert(3, ("on disk", megabytes(size)))
     console.print(facts(rows))
+
+
+def _good_answer(manifest: IndexManifest) -> str:
+    if manifest.calibration is None:
+        return "no threshold; 'retrieval calibrate' fits one"
+    threshold = manifest.calibration["threshold"]
+    return f"from probability {threshold['probability']:.2f} on, for a precision of {threshold['target']:g}"
 
 
 def _generation(manifest: IndexManifest) -> str:
