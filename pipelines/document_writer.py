@@ -57,6 +57,7 @@ class DocumentWriter:
         empty: Whether the index held nothing before, so that there are no older versions.
         on_first: Called before the first write of each batch of documents with what it is going to write.
         on_batch: Called after every batch of points.
+        sift: Chooses what is written of the documents that are new or changed.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class DocumentWriter:
         empty: bool,
         on_first: Callable[[Sequence[Pending]], None] = lambda pending: None,
         on_batch: Callable[[], None] = lambda: None,
+        sift: Callable[[Sequence[Pending]], list[Pending]] = list,
     ) -> None:
         self._encoder = encoder
         self._sparse = sparse
@@ -80,12 +82,13 @@ class DocumentWriter:
         self._empty = empty
         self._on_first = on_first
         self._on_batch = on_batch
+        self._sift = sift
         self.seen: set[bytes] = set()
         """Marks of all documents that came, usable or not."""
 
     def write(self, documents: Sequence[Document]) -> None:
         """Bring one batch of documents into the index."""
-        pending = self._prepare(documents)
+        pending = self._sift(self._prepare(documents))
         if not pending:
             return
         self._on_first(pending)

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 
 from pipelines.average_length import estimated_length
+from pipelines.corpus_views.incoming import Incoming, Treatment
 from pipelines.document_writer import DocumentWriter, Pending, document_batches
 from pipelines.tally import Tally
 from pipelines.tracing import traced
@@ -33,6 +34,7 @@ class Ingest:
         chunker: Cuts documents into passages.
         manifest: Manifest of the index as it stands.
         on_progress: Called after every batch.
+        duplicates: What becomes of near-equal documents.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Ingest:
         chunker: Chunker,
         manifest: IndexManifest,
         on_progress: ProgressCallback | None = None,
+        duplicates: Treatment = "keep",
     ) -> None:
         self._store = store
         self._encoder = encoder
@@ -52,6 +55,7 @@ class Ingest:
         self._tally = Tally()
         self._writer = IndexWriter(store, sparse, manifest, self.reject)
         self._sample: Sample | None = None
+        self._duplicates = duplicates
 
     @property
     def manifest(self) -> IndexManifest:
@@ -93,6 +97,7 @@ class Ingest:
             empty=self._writer.is_empty,
             on_first=self._begin,
             on_batch=lambda: self._report_progress("reading"),
+            sift=list if self._duplicates == "keep" else self._incoming().sift,
         )
         with self._store.bulk(lambda: self._report_progress("indexing")):
             for batch, is_last in document_batches(documents):
@@ -107,6 +112,9 @@ class Ingest:
                 chunking=dict(self._chunker.fingerprint),
             )
         return self._tally.report()
+
+    def _incoming(self) -> Incoming:
+        return Incoming(self._store, self._encoder, self._tally, skip=self._duplicates == "skip")
 
     def _begin(self, pending: Sequence[Pending]) -> None:
         """Before the first write: fix the average length and mark the index as being written."""

@@ -6,7 +6,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 
-from retrieval.datatypes import IngestProgress, IngestReport, Rejected
+from retrieval.datatypes import IncomingDuplicate, IngestProgress, IngestReport, Rejected
 
 KEPT_REJECTIONS = 1000
 
@@ -25,6 +25,8 @@ class Tally:
     rejected: list[Rejected] = field(default_factory=list)
     rejected_count: int = 0
     rejected_sources: set[str] = field(default_factory=set)
+    duplicates: list[IncomingDuplicate] = field(default_factory=list)
+    duplicate_count: int = 0
 
     def reject(self, rejection: Rejected) -> None:
         """Note something that cannot be used; the first `KEPT_REJECTIONS` are kept."""
@@ -32,6 +34,12 @@ class Tally:
         if len(self.rejected) < KEPT_REJECTIONS:
             self.rejected.append(rejection)
         self.rejected_sources.add(rejection.source)
+
+    def duplicate(self, found: IncomingDuplicate) -> None:
+        """Note a near-equal document; the first `KEPT_REJECTIONS` are kept."""
+        self.duplicate_count += 1
+        if len(self.duplicates) < KEPT_REJECTIONS:
+            self.duplicates.append(found)
 
     def progress(self, stage: str, passages: int | None = None) -> IngestProgress:
         """What to show; ``passages`` in the place of those written."""
@@ -54,6 +62,8 @@ class Tally:
             rejected_count=self.rejected_count,
             passages=self.passages,
             seconds=time.perf_counter() - self.started,
+            duplicates=tuple(self.duplicates),
+            duplicate_count=self.duplicate_count,
         )
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from pipelines.two_stage import TwoStagePipeline
     from retrieval.config import Config
     from retrieval.datatypes import IngestProgress, IngestReport, Rejected
+
+
+class DuplicatesName(StrEnum):
+    """Choices of ``--duplicates``."""
+
+    KEEP = "keep"
+    REPORT = "report"
+    SKIP = "skip"
 
 
 def ingest(
@@ -42,6 +51,10 @@ def ingest(
     rejected: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what could not be used, as JSON lines.")
     ] = None,
+    duplicates: Annotated[
+        DuplicatesName | None,
+        typer.Option(help="Report or leave out what is near-equal to a document that is there.  [default: keep]"),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -63,6 +76,8 @@ def ingest(
     overrides = [f"documents.{name}={json.dumps(value)}" for name, value in columns.items() if value is not None]
     if metadata_column:
         overrides.append(f"documents.metadata_columns={json.dumps(metadata_column)}")
+    if duplicates is not None:
+        overrides.append(f"documents.duplicates={duplicates.value}")
     with ingest_progress(quiet=invocation.quiet) as on_progress:
         target = replace(invocation, overrides=[*(invocation.overrides or ()), *overrides])
         report = _run(target, paths, tuple(ignore or ()), sync=sync, rebuild=rebuild, ray=ray, on_progress=on_progress)
@@ -112,7 +127,7 @@ def _run(
     config, folder = invocation.resolve(for_rebuild=rebuild)
     if config.store.kind == "memory":
         raise ConfigError("store.kind 'memory' keeps nothing from one command to the next; use edge or server")
-    config = _ignoring(config, ignore, paths, folder)
+    config = ignoring(config, ignore, paths, folder)
 
     if ray is not None:
         return _run_on_ray(config, paths, ray, sync=sync, rebuild=rebuild, on_progress=on_progress)
@@ -152,8 +167,18 @@ def _run_on_ray(
         return _ingest_all(partial(pipeline.ingest_distributed, address=address, sync=sync), paths, on_progress)
 
 
-def _ignoring(config: Config, ignore: tuple[str, ...], paths: Sequence[Path], folder: Path | None) -> Config:
-    """Skip more names, and the index itself where it lies inside of what is read."""
+def ignoring(config: Config, ignore: tuple[str, ...], paths: Sequence[Path], folder: Path | None) -> Config:
+    """The configuration that skips more names, and the index itself where it lies inside of what is read.
+
+    Args:
+        config: The configuration.
+        ignore: Names, as in a ``.gitignore``.
+        paths: What is read.
+        folder: The index; ``None`` for one that is in no folder.
+
+    Raises:
+        ValueError: A path is the index itself.
+    """
     index = None if folder is None else folder.resolve()
     own = []
     for path in paths:
@@ -197,7 +222,10 @@ def _continued(before: IngestReport, progress: IngestProgress) -> IngestProgress
 
 
 def _joined(first: IngestReport, second: IngestReport) -> IngestReport:
-    names = ("added", "changed", "unchanged", "removed", "rejected", "rejected_count", "passages", "seconds")
+    names = (
+        *("added", "changed", "unchanged", "removed", "rejected", "rejected_count", "passages", "seconds"),
+        *("duplicates", "duplicate_count"),
+    )
     return replace(first, **{name: getattr(first, name) + getattr(second, name) for name in names})
 
 

@@ -62,6 +62,11 @@ class StaticEncoder:
         return cls(open_static_model(Path(folder)), dimensions)
 
     @property
+    def model(self) -> StaticModel:
+        """The opened folder: table, tokenizer and rules."""
+        return self._model
+
+    @property
     def dim(self) -> int:
         """Dimensions of a vector."""
         return self._dim

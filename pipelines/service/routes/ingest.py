@@ -35,6 +35,16 @@ class RejectedReply(Reply):
     reason: str
 
 
+class DuplicateReply(Reply):
+    """A document that was near-equal to another one when it came in."""
+
+    source: str
+    of: str = Field(description="id of the document that was there before")
+    kind: Literal["exact", "near"]
+    share: float = Field(description="word triples that both share, 0 to 1")
+    skipped: bool
+
+
 class ReportReply(Reply):
     """What an ingest did."""
 
@@ -46,6 +56,8 @@ class ReportReply(Reply):
     rejected_count: int
     passages: int
     seconds: float
+    duplicates: list[DuplicateReply] = Field(default=[], description="the first 1,000, where they were looked for")
+    duplicate_count: int = 0
 
 
 class ProgressReply(Reply):
