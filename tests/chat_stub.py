@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(500, {"error": {"message": "out of memory"}}, {"x-should-retry": "false"})
         elif body["model"] == "refuses-length":
             self._json(400, {"error": {"message": "the prompt is too long"}})
-        elif body["stream"] and body["model"] != "no-stream":
+        elif body.get("stream") and body["model"] != "no-stream":
             self._stream(body)
         else:
             message = {"role": "assistant", "content": reply_of(body)}
