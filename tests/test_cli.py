@@ -175,7 +175,9 @@ def test_search_as_json_has_everything(index: Path) -> None:
     done = run("search", "what causes the tides", "--index", index, "--json", "--top-k", 2)
     assert (done.code, done.err) == (0, "")
     record = json.loads(done.out)
-    assert set(record) == {"query", "hits", "timings", "reranked", "stopped", "candidates", "warnings"}
+    assert set(record) == {
+        "query", "hits", "timings", "reranked", "stopped", "candidates", "warnings", "settled", "answered"
+    }  # fmt: skip
     assert len(record["hits"]) == 2
     best = record["hits"][0]
     assert (best["document_id"], best["rank"], best["first_stage_rank"]) == ("moon.md", 1, 1)
@@ -199,7 +201,7 @@ def test_search_for_people_shows_the_hit_the_movement_and_the_time(index: Path) 
 
 def test_explain_shows_the_numbers(index: Path) -> None:
     done = run("search", "what causes the tides", "--index", index, "--explain", "-k", 1)
-    assert re.search(r"dense +bm25 +fused +logit +final +read", done.out)
+    assert re.search(r"dense +bm25 +fused +logit +prob\. +final +read", done.out)
     assert re.search(r"#1 \S+ +#1 \S+ +#1 1\.000 ", done.out)
     assert "ignored by BM25: what, the" in done.out
     terms = json.loads(run("search", "what causes the tides", "--index", index, "--explain", "--json").out)["terms"]
@@ -235,7 +237,10 @@ def test_filters_and_thresholds_reach_the_search(index: Path) -> None:
     where = '{"must": [{"key": "metadata.extension", "match": {"value": ".md"}}]}'
     hits = json.loads(run("search", "earth and moon", "--index", index, "--where", where, "--json").out)["hits"]
     assert {hit["document_id"] for hit in hits} == {"moon.md", "whale.md"}
-    assert json.loads(run("search", "moon", "--index", index, "--min-score", 99, "--json").out)["hits"] == []
+    assert json.loads(run("search", "moon", "--index", index, "--min-score", 1, "--json").out)["hits"] == []
+    refused = run("search", "moon", "--index", index, "--min-score", 99)
+    assert refused.code == 2
+    assert "99" in refused.err
 
 
 def test_warnings_go_to_stderr(index: Path) -> None:

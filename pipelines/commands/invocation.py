@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pipelines.commands import completion
+
 if TYPE_CHECKING:
     from pipelines.two_stage import TwoStagePipeline
     from retrieval.config import Config
@@ -30,12 +32,24 @@ class Invocation:
         quiet: No progress, notices or summaries.
     """
 
-    index: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the index.", show_default="./index")] = (
-        None
-    )
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (YAML).")] = None
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the index.", show_default="./index", autocompletion=completion.index_folders
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Configuration file (YAML).", autocompletion=completion.configuration_files),
+    ] = None
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: rerank.depth=50.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting: rerank.depth=50.",
+            autocompletion=completion.settings,
+        ),
     ] = None
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False

@@ -50,6 +50,11 @@ def visible(text: str) -> str:
     return " ".join(text.translate(_INVISIBLE).split())
 
 
+def visible_lines(text: str) -> str:
+    """A text with its lines, without anything else that a terminal would obey."""
+    return "\n".join(line.translate(_INVISIBLE) for line in text.split("\n"))
+
+
 def write_json(record: Any) -> None:
     """Write one JSON document to stdout: records as objects, paths as strings, numbers that are not finite as null."""
     # Half of a surrogate pair, from a file name that is not UTF-8, has no form but the escaped one.

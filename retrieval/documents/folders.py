@@ -71,7 +71,7 @@ def walk_files(
             return iter([(root, root.name)]), True
         if stat.S_ISDIR(mode):
             os.scandir(root).close()
-            files = _walk(root, _ignored(root, config), on_rejected)
+            files = _walk(root, ignored_names(root, config), on_rejected)
             return ((file, file.relative_to(root).as_posix()) for file in files), False
     except (OSError, ValueError) as error:
         raise DocumentError(
@@ -118,7 +118,32 @@ def read_one(
         source.reject(str(error))
 
 
-def _ignored(root: Path, config: DocumentsConfig) -> GitIgnoreSpec:
+def is_read(path: Path, root: Path, ignored: GitIgnoreSpec) -> bool:
+    """Whether `open_documents` on a folder would read a file in it, as far as its place and name tell.
+
+    Args:
+        path: Path of a file below the folder.
+        root: The folder.
+        ignored: Its `ignored_names`.
+    """
+    inside = path.relative_to(root)
+    folder = root
+    for part in inside.parts:
+        corpus = _beir_corpus(folder)
+        folder = folder / part
+        if corpus and folder not in corpus:
+            return False
+        if folder.is_symlink():
+            return False
+    return path.is_file() and not ignored.match_file(inside.as_posix())
+
+
+def ignored_names(root: Path, config: DocumentsConfig) -> GitIgnoreSpec:
+    """Matches the names below a folder that are not read: those of ``config.ignore`` and of its ``.retrievalignore``.
+
+    Raises:
+        DocumentError: The file cannot be read, or a pattern is unusable.
+    """
     lines = list(config.ignore)
     try:
         with (root / IGNORE_FILE).open(encoding="utf-8-sig") as file:

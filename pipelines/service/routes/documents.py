@@ -17,8 +17,9 @@ from pipelines.service.openapi import problems
 from pipelines.service.strict_json import StrictRoute
 from pipelines.service.tenants import within_tenant
 from pipelines.service.wire import WITHOUT_NUL, Cap, Reply, Text, Wire, check_caps
+from pipelines.stored_document import StoredPassage, joined_text, read_document
 from pipelines.two_stage import TwoStagePipeline
-from retrieval.datatypes import Filter, StoredPoint
+from retrieval.datatypes import Filter
 from retrieval.stores.filters import parse_filter
 
 router = APIRouter(route_class=StrictRoute, tags=["documents"])
@@ -152,51 +153,27 @@ def _unknown() -> ServiceError:
 def _document(
     pipeline: TwoStagePipeline, name: str, where: Filter, source: str | None, offset: int, limit: int
 ) -> DocumentReply:
-    with pipeline.reading() as serving:
-        places = sorted(
-            (str(point.payload["source"]), str(point.payload["document"]), int(point.payload["index"]), point.id)
-            for point in serving.store.scan(where, payload=["source", "document", "index"])
-        )
-        keys = sorted({(at, key) for at, key, _, _ in places})
-        chosen = next((key for at, key in keys if source is None or at == source), None)
-        if chosen is None:
-            raise _unknown()
-        ids = [point for _, key, _, point in places if key == chosen]
-        points = serving.store.get(ids[offset : offset + limit] or ids[:1])
-    shown = points if ids[offset : offset + limit] else []
-    first = points[0].payload
+    found = read_document(pipeline, name, where=where, source=source, offset=offset, limit=limit)
+    if found is None:
+        raise _unknown()
     return DocumentReply(
         id=name,
-        source=first["source"],
-        title=first["title"],
-        metadata=dict(first["metadata"]),
-        text=_joined(shown),
-        passages=[_passage(point) for point in shown],
-        total_passages=len(ids),
-        other_sources=[at for at, key in keys if key != chosen][:100],
+        source=found.source,
+        title=found.title,
+        metadata=dict(found.metadata),
+        text=joined_text(found.passages),
+        passages=[_passage(passage) for passage in found.passages],
+        total_passages=found.total_passages,
+        other_sources=list(found.other_sources),
     )
 
 
-def _joined(points: Sequence[StoredPoint]) -> str:
-    """The text of passages in their order: an overlap once, and a blank line where characters between were left out."""
-    parts: list[str] = []
-    end: int | None = None
-    for point in points:
-        text, start = str(point.payload["text"]), int(point.payload["start"])
-        if end is not None and start > end:
-            parts.append("\n\n")
-        parts.append(text if end is None or start >= end else text[end - start :])
-        end = max(end or 0, int(point.payload["end"]))
-    return "".join(parts)
-
-
-def _passage(point: StoredPoint) -> PassageReply:
-    payload = point.payload
+def _passage(passage: StoredPassage) -> PassageReply:
     return PassageReply(
-        passage_id=point.id,
-        index=payload["index"],
-        start=payload["start"],
-        end=payload["end"],
-        text=payload["text"],
-        headings=list(payload["headings"]),
+        passage_id=passage.id,
+        index=passage.index,
+        start=passage.start,
+        end=passage.end,
+        text=passage.text,
+        headings=list(passage.headings),
     )

@@ -1,0 +1,21 @@
+"""What ``--where`` takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def parse_where(text: str) -> dict[str, Any]:
+    """The filter of a ``--where`` option.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--where {text!r} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f'--where takes a JSON object such as {{"must": [...]}}, got {text!r}')
+    return value
