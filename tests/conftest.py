@@ -8,12 +8,15 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from retrieval.datatypes import Document
-from tests import hub_folders
+from tests import browser, hub_folders
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _LOCAL_HOSTS = {"127.0.0.1", "::1", "localhost", "", None}
 _CLEARED = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES", "HF_TOKEN", "QDRANT_API_KEY")
@@ -29,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
         HF_HOME=config.stash[_hub_home],
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
+        HAYSTACK_TELEMETRY_ENABLED="False",
+        LANGSMITH_TRACING="false",
         TOKENIZERS_PARALLELISM="false",
         TERM="dumb",
     )
@@ -111,6 +116,13 @@ def paper_rankings() -> Mapping[str, tuple[str, ...]]:
         "vanilla": ("bread-4",),
         "submarine": (),
     }
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium for the tests of one module; see `tests.browser.visiting`."""
+    with browser.launched() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ def test_every_answer_has_the_headers_that_protect(client: httpx.Client, method:
         ("TRACE", "/v1/ingest/" + "0" * 32, 405, "GET"),
         ("DELETE", "/metrics", 405, "GET"),
         ("GET", "/v1/search/", 404, None),
-        ("GET", "/", 404, None),
+        ("GET", "/playground", 404, None),
+        ("POST", "/", 405, "GET, HEAD"),
         ("GET", "/docs", 404, None),
     ],
 )

@@ -206,6 +206,37 @@ def test_names_that_an_attacker_points_here_are_not_answered(open_client: httpx.
     assert open_client.get("/health", headers={"Host": host}).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", 200),
+        ("http://localhost:8000", "localhost:8000", 200),
+        ("http://[::1]:8000", "[::1]:8000", 200),
+        ("https://search.example", "search.example", 200),
+        ("http://127.0.0.1:9000", "127.0.0.1:8000", 403),  # another program of this machine
+        ("http://localhost:8000", "127.0.0.1:8000", 403),
+        ("http://192.0.2.7:8000", "192.0.2.7:8000", 403),
+        ("http://rebound.example", "rebound.example", 403),
+        ("file://127.0.0.1:8000", "127.0.0.1:8000", 403),
+        ("null", "127.0.0.1:8000", 403),
+    ],
+)
+def test_our_own_page_may_call(open_client: httpx.Client, origin: str, host: str, status: int) -> None:
+    headers = {"Origin": origin, "Host": host}
+    assert open_client.post("/v1/search", json={"query": "a"}, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("192.0.2.7:8000", 200), ("[2001:db8::7]:8000", 200), ("rebound.example:8000", 403)]
+)
+def test_open_to_other_machines_a_page_is_ours_by_its_address_but_not_by_any_name(
+    tmp_path: Path, host: str, status: int
+) -> None:
+    with client_of(tmp_path / "index", (), service_config(host="127.0.0.1", insecure=True)) as client:
+        headers = {"Origin": f"http://{host}", "Host": host}
+        assert client.post("/v1/search", json={"query": "a"}, headers=headers).status_code == status
+
+
 def test_only_named_origins_pass_the_browser_s_question(open_client: httpx.Client) -> None:
     ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
     named = open_client.options("/v1/search", headers={"Origin": "https://app.example", **ask})

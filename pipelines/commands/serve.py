@@ -26,6 +26,9 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines although no keys are configured.")
     ] = False,
+    no_playground: Annotated[
+        bool, typer.Option("--no-playground", help="Leave out the page at / for trying searches.")
+    ] = False,
 ) -> None:
     """Serve search, ingest, embeddings and rerank over HTTP until SIGTERM or Ctrl-C.
 
@@ -38,7 +41,7 @@ def serve(
     from pipelines.service.reload import warm_up
     from pipelines.service.server import bind, require_safe, serve, url_of
 
-    config = _service_config(invocation, host, port, insecure=insecure)
+    config = _service_config(invocation, host, port, insecure=insecure, playground=not no_playground)
     require_safe(config)
     with bind(config) as listener:
         pipeline = _open(invocation, config)
@@ -59,11 +62,13 @@ def serve(
         serve(app, listener, on_started=show)
 
 
-def _service_config(invocation: Invocation, host: str | None, port: int | None, *, insecure: bool) -> ServiceConfig:
+def _service_config(
+    invocation: Invocation, host: str | None, port: int | None, *, insecure: bool, playground: bool
+) -> ServiceConfig:
     from pipelines.service import load_service_config
 
     config = load_service_config(invocation.config, invocation.overrides or ())
-    given = {"host": host, "port": port, "insecure": insecure or None}
+    given = {"host": host, "port": port, "insecure": insecure or None, "playground": None if playground else False}
     return config.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _PATHS = (
-    ("search", "POST /v1/search"),
+    ("search", "POST /v1/search, GET /v1/index /v1/fields"),
     ("ingest", "POST /v1/ingest, GET /v1/ingest/JOB[/events]"),
     ("documents", "GET and DELETE /v1/documents/ID, POST /v1/documents/delete"),
     ("embeddings", "POST /v1/embeddings (OpenAI), GET /v1/models"),
@@ -30,6 +30,7 @@ class Started:
 
     Args:
         url: Where.
+        playground: The page to try searches, ``None`` where it is left out.
         pid: Process.
         index: Folder, or URL and collection.
         documents: In the index.
@@ -44,6 +45,7 @@ class Started:
     """
 
     url: str
+    playground: str | None
     pid: int
     index: str
     documents: int
@@ -65,6 +67,7 @@ class Started:
             location = pipeline.store.location
         return cls(
             url=url,
+            playground=f"{url}/" if service.config.playground else None,
             pid=os.getpid(),
             index=location,
             documents=manifest.documents,
@@ -94,6 +97,7 @@ def render_started(console: Console, started: Started) -> None:
         ("workers", f"{started.workers}, and {started.queue} requests may wait"),
         ("keys", keys),
         ("uploads", uploads),
+        ("playground", started.playground or "off"),
         *_PATHS,
     ]
     table = Table.grid(padding=(0, 2))

@@ -23,14 +23,27 @@ from pipelines.service.core import Service
 from pipelines.service.door import AsgiApp, Door
 from pipelines.service.openapi import document
 from pipelines.service.places import Places
+from pipelines.service.playground import playground_router
 from pipelines.service.reload import Resolve
-from pipelines.service.routes import admin, documents, embeddings, health, ingest, metrics, models, rerank, search
+from pipelines.service.routes import (
+    admin,
+    documents,
+    embeddings,
+    health,
+    index,
+    ingest,
+    metrics,
+    models,
+    rerank,
+    search,
+)
 from pipelines.service.shortcut import Shortcut
 from pipelines.two_stage import TwoStagePipeline
 from retrieval import __version__
 
 _ROUTERS: tuple[APIRouter, ...] = (
     search.router,
+    index.router,
     ingest.router,
     documents.router,
     admin.router,
@@ -126,10 +139,12 @@ def create_app(
     )
     app.state.service = service
     app.state.fast_paths = tuple(_FAST)
-    for router in _ROUTERS:
+    page = playground_router() if config.playground else APIRouter()
+    routers = (*_ROUTERS, page)
+    for router in routers:
         app.include_router(router)
     fast = {place: make(service) for place, make in _FAST.items()}
-    app.door = door = Door(app.behind_the_door, service, Places(_ROUTERS), access, fast)
+    app.door = door = Door(app.behind_the_door, service, Places(routers), access, fast, Places((page,)).all())
     app.state.shortcut = Shortcut(service, door, embeddings.PATH, embeddings.at_once)
     if config.cors_origins:
         # Outside of the door: pages may read errors too.

@@ -108,6 +108,7 @@ class ServiceConfig(_Section):
     )
     rerank_names: tuple[str, ...] = Field(default=(), description="the same for the cross-encoder")
     access_log: bool = Field(default=True, description="one line for each request")
+    playground: bool = Field(default=True, description="a page to try searches at /")
     limits: LimitsConfig = LimitsConfig()
     timeouts: TimeoutsConfig = TimeoutsConfig()
     jobs: JobsConfig = JobsConfig()

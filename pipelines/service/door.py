@@ -9,7 +9,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
 from pipelines.service.access_log import AccessLog
@@ -62,16 +62,24 @@ class Door:
         access: Log of requests.
         fast: Paths that are answered here instead; they get the context, the limits, the metrics and the answers to
             errors that every request gets, and authorize themselves.
+        open_paths: Paths that need no key, besides `OPEN_PATHS`.
     """
 
     def __init__(
-        self, app: AsgiApp, service: Service, places: Places, access: AccessLog, fast: FastPaths | None = None
+        self,
+        app: AsgiApp,
+        service: Service,
+        places: Places,
+        access: AccessLog,
+        fast: FastPaths | None = None,
+        open_paths: Collection[str] = (),
     ) -> None:
         self.app = app
         self._service = service
         self._access = access
         self._places = places
         self._fast = dict(fast or {})
+        self._open = OPEN_PATHS.union(open_paths)
         self._origins = Origins(service.config, checked=not len(service.keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,7 +114,7 @@ class Door:
         length = declared_length(headers.get(b"content-length"))
         context.body_done = not length and b"transfer-encoding" not in headers
         self._origins.check(headers)
-        if scope["path"] not in OPEN_PATHS and not (scope["method"] == "OPTIONS" and b"origin" in headers):
+        if scope["path"] not in self._open and not (scope["method"] == "OPTIONS" and b"origin" in headers):
             public = scope["path"] == "/metrics" and self._service.config.open_metrics
             if not public:
                 context.principal = self._service.keys.authenticate(headers.get(b"authorization"))
@@ -200,7 +208,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.context.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.context.request_id.encode())]
-            headers += SECURITY_HEADERS
+            own = {name for name, _ in headers}
+            headers += [header for header in SECURITY_HEADERS if header[0] not in own]
             if self._service.draining or not self.context.body_done:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}

@@ -23,6 +23,10 @@ class Places:
         """The path with placeholders; ``None`` where there is no such path."""
         return next((shown for pattern, shown, _ in self._places if pattern.match(path)), None)
 
+    def all(self) -> frozenset[str]:
+        """Every path, with placeholders."""
+        return frozenset(shown for _, shown, _ in self._places)
+
     def methods(self, path: str) -> list[str]:
         """The methods that a path knows; one that is written out hides those with placeholders."""
         shown = self.route(path)
