@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only errors: pip also warns about every index of the machine that lacks a package.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
-SOURCES := retrieval pipelines tests benchmarks examples
+SOURCES := retrieval pipelines tests benchmarks examples docs
+# Test processes; 0 runs all tests in one.
+WORKERS ?= auto
 # BEIR folders for make bench.
 COLLECTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench docs clean
 
 help:
 	@echo "make demo     index and search a small corpus"
@@ -17,13 +19,14 @@ help:
 	@echo "make check    format, lint and types, nothing is changed"
 	@echo "make format   format and mend what can be mended"
 	@echo "make bench    run the benchmarks on COLLECTIONS='BEIR folders'"
+	@echo "make docs     build the documentation into build/site"
 	@echo "make clean    remove .venv, caches and build results"
 
 demo: $(VENV)/.stamp-runtime
 	@$(BIN)/retrieval demo
 
 test: check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.stamp-dev
 	@$(BIN)/ruff format --check --output-format concise $(SOURCES) || { echo "run: make format"; exit 1; }
@@ -37,6 +40,10 @@ format: $(VENV)/.stamp-dev
 bench: $(VENV)/.stamp-dev
 	@test -n "$(COLLECTIONS)" || { echo "name BEIR folders: make bench COLLECTIONS='path/to/scifact …'"; exit 1; }
 	@$(BIN)/python -m benchmarks $(COLLECTIONS)
+
+docs: $(VENV)/.stamp-dev
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs -d build/site-trees . build/site
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,26 +9,33 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.adapt import adapt
+from pipelines.commands.calibrate import calibrate
 from pipelines.commands.datasets import datasets
 from pipelines.commands.demo import demo
 from pipelines.commands.distill import distill
+from pipelines.commands.duplicates import duplicates
 from pipelines.commands.evaluate import evaluate
+from pipelines.commands.export import export
 from pipelines.commands.ingest import delete, ingest
 from pipelines.commands.inspect import doctor, info
+from pipelines.commands.map import map_index
+from pipelines.commands.mcp import mcp
 from pipelines.commands.mine import mine
 from pipelines.commands.plan import plan
 from pipelines.commands.quantize import quantize
 from pipelines.commands.registration import command
 from pipelines.commands.search import search
 from pipelines.commands.serve import serve
+from pipelines.commands.similar import similar
 from pipelines.commands.snapshot import app as snapshots
 from pipelines.commands.train import train
 from pipelines.commands.train_reranker import train_reranker
 from pipelines.commands.transfer import pull, push
+from pipelines.commands.tune import tune
+from pipelines.commands.watch import watch
 
 app = typer.Typer(
     name="retrieval",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -37,15 +44,23 @@ app = typer.Typer(
 
 command(app, interrupted="stopped; run the same command again to go on")(ingest)
 command(app)(search)
+command(app)(watch)
 command(app, interrupted="stopped; the index is as it was")(adapt)
 command(app, interrupted="stopped; 'retrieval info' says how the vectors are compressed now")(quantize)
+command(app, interrupted="stopped; the index is as it was")(calibrate)
+command(app, interrupted="stopped; the index is as it was, and no file was written")(tune)
 command(app)(evaluate)
 command(app)(datasets)
 command(app)(info)
 command(app)(doctor)
 command(app)(delete)
+command(app)(similar)
+command(app)(duplicates)
+command(app, name="map")(map_index)
+command(app)(export)
 command(app)(demo)
 command(app)(serve)
+command(app)(mcp)
 command(app, interrupted="stopped; run the same command again to go on")(push)
 command(app, interrupted="stopped; run the same command again to go on")(pull)
 app.add_typer(snapshots)

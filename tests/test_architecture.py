@@ -25,14 +25,15 @@ STOREYS = (
     {"datatypes"},
     {"protocols"},
     {"config"},
-    {"headings", "manifest", "negation", "ordering", "telemetry", "token_tables"},
+    {"opposites"},
+    {"headings", "manifest", "negation", "ordering", "polarity", "telemetry", "token_tables"},
     {"documents", "chunking", "encoders", "stores", "rerankers", "evaluation", "training"},
 )
 STOREY_OF = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 # These know rooms (the factory of models opens encoders), and no room knows them.
 ABOVE_ROOMS = {"models", "integrations"}
 # What people see, at the top of the pipelines: the rest of them does not know it, and only it prints.
-FACES = {"cli", "__main__", "commands", "render", "service", "mcp_server"}
+FACES = {"cli", "__main__", "commands", "render", "service", "mcp_server", "terminal"}
 
 ONLY_HERE = {
     "qdrant_edge": ("retrieval/stores/edge*.py", "retrieval/encoders/bm25.py"),
@@ -196,6 +197,7 @@ def test_packages_list_what_they_offer() -> None:
 
 def test_an_import_stays_light() -> None:
     heavy = ["torch", "transformers", "sentence_transformers", "model2vec", "onnxruntime", "qdrant_client"]
+    heavy += ["langchain_core", "llama_index", "haystack"]
     code = f"import sys, retrieval, pipelines; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

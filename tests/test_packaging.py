@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Distributions that come with another one and share its releases.
 PART_OF = {"starlette": "fastapi", "pydantic_core": "pydantic"}
 # Faces that nothing else imports, as a whole behind an extra.
-BEHIND_AN_EXTRA = {"pipelines/service/": "serve"}
+BEHIND_AN_EXTRA = {"pipelines/mcp_server/": "mcp", "pipelines/service/": "serve"}
 IMPORT_NAMES = {
     "grpcio": "grpc",
     "haystack_ai": "haystack",
@@ -29,6 +29,7 @@ IMPORT_NAMES = {
     "opentelemetry_sdk": "opentelemetry",
     "pyyaml": "yaml",
     "qdrant_edge_py": "qdrant_edge",
+    "scikit_learn": "sklearn",
 }
 TORCH_ONLY = {"sentence-transformers"}
 
@@ -60,6 +61,7 @@ def test_the_wheel_holds_both_packages_with_all_their_files_and_nothing_else(whe
     names = {name for name in wheel.namelist() if not name.startswith(information)}
     assert names == _sources("**/*")
     assert {"retrieval/py.typed", "pipelines/py.typed", "retrieval/config.py", "pipelines/__init__.py"} <= names
+    assert {f"pipelines/service/playground/assets/{name}" for name in ("index.html", "main.js", "style.css")} <= names
     assert {f"retrieval/models/starter-static/{name}" for name in ("model.safetensors", "tokenizer.json")} <= names
 
 
