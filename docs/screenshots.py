@@ -2,10 +2,9 @@
 
 Everything on them is real output, over the index that `retrieval demo` makes of the documentation of Python:
 
-    python docs/screenshots.py [COLLECTION] [--index DIR] [--only NAME ...] [--limit N]
+    python docs/screenshots.py [--index DIR] [--only NAME ...]
 
-COLLECTION is a folder in the layout of BEIR for the report; without one that picture stays as it is. Needs Chromium and
-the package playwright.
+The report is the committed one, ``benchmarks/evaluation.html``. Needs Chromium and the package playwright.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 IMAGES = Path(__file__).parent / "images"
+REPORT = Path(__file__).resolve().parents[1] / "benchmarks" / "evaluation.html"
 MOST_BYTES = 200_000
 COLUMNS = 80
 QUESTION = "run an external command and get its output"
@@ -48,10 +48,8 @@ COMMANDS = {
 def main() -> None:
     """Make the pictures that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("collection", nargs="?", type=Path)
     parser.add_argument("--index", type=Path, help="an index that 'retrieval demo --keep' has made")
     parser.add_argument("--only", nargs="+", choices=["playground", "report", "terminal"])
-    parser.add_argument("--limit", type=int, default=50, help="queries of the report")
     given = parser.parse_args()
     wanted = given.only or ["playground", "report", "terminal"]
     IMAGES.mkdir(exist_ok=True)
@@ -62,8 +60,8 @@ def main() -> None:
                 playground(browser, index)
             if "terminal" in wanted:
                 terminal(browser, index)
-            if "report" in wanted and given.collection is not None:
-                report(browser, given.collection, given.limit, Path(folder))
+            if "report" in wanted:
+                report(browser)
 
 
 def playground(browser: Browser, index: Path) -> None:
@@ -101,12 +99,10 @@ def terminal(browser: Browser, index: Path) -> None:
             save(name, visit.page.locator("svg").screenshot())
 
 
-def report(browser: Browser, collection: Path, limit: int, folder: Path) -> None:
+def report(browser: Browser) -> None:
     """The top of the HTML report of `retrieval evaluate`."""
-    page = folder / "report.html"
-    _run(["evaluate", str(collection), "--limit", str(limit), "--html", str(page)])
     with visiting(browser, **WIDE) as visit:
-        visit.page.goto(page.as_uri())
+        visit.page.goto(REPORT.as_uri())
         save("report", visit.page.screenshot())
 
 

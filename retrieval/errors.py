@@ -1,4 +1,6 @@
-"""Every error this project raises on purpose::
+"""Every error this project raises on purpose.
+
+::
 
     RetrievalError
     ├── ConfigError              a configuration file or override cannot be used

@@ -22,6 +22,7 @@ from retrieval.evaluation.contrast import (
     read_constraint_contrasts,
     read_question_contrasts,
 )
+from retrieval.opposites import complements, opposites
 from retrieval.training.contrast.edits import (
     Edit,
     add_negation,
@@ -33,7 +34,6 @@ from retrieval.training.contrast.edits import (
 )
 from retrieval.training.contrast.lists import ContrastSettings, contrast_lists, judged_lists
 from retrieval.training.contrast.queries import as_question, contract, keywords, move_negation, rephrase, shorten
-from retrieval.opposites import complements, opposites
 from retrieval.training.pairs import Pair
 
 ENGLISH = ["The", "pipe", "is", "not", "was", "broken", "old", "never", "has", "no", "more", "it", "They", "won"]

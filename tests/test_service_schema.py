@@ -34,7 +34,13 @@ OPERATIONS = [
     ("POST", "/v2/rerank"),
     ("GET", "/v1/models/{name}"),
 ]
-WITHOUT_INPUT = [("GET", "/v1/index"), ("GET", "/v1/models"), ("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics")]
+WITHOUT_INPUT = [
+    ("GET", "/v1/index"),
+    ("GET", "/v1/models"),
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/metrics"),
+]
 KEY = "a-key-that-may-do-everything-0123456789"
 
 
