@@ -43,13 +43,15 @@ class DataConfig(_Settings):
     """One or more files of pairs or triplets; for the columns see `RowSettings` in `retrieval.training`."""
 
     path: Annotated[str, Field(min_length=1, description="file, folder, or pattern such as pairs/*.jsonl.gz")]
-    weight: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
-    query: str | None = None
-    positive: str | None = None
-    negatives: tuple[str, ...] | None = None
-    score: str | None = None
-    min_score: float | None = None
-    limit: Positive | None = None
+    weight: Annotated[float, Field(gt=0.0, le=100.0)] = Field(
+        default=1.0, description="times per epoch (proportional), or turns (round_robin)"
+    )
+    query: str | None = Field(default=None, description="column of the query; null: found by its name")
+    positive: str | None = Field(default=None, description="column of the passage; null: found by its name")
+    negatives: tuple[str, ...] | None = Field(default=None, description="columns of negatives; null: found by name")
+    score: str | None = Field(default=None, description="column of how well the two fit; null: found by its name")
+    min_score: float | None = Field(default=None, description="pairs with a lower one are left out; null: scores are refused")
+    limit: Positive | None = Field(default=None, description="usable pairs that are read; null: all")
 
     def rows(self) -> RowSettings:
         """How its files are read."""

@@ -146,8 +146,10 @@ class OnDiskConfig(_Settings):
 class PayloadIndexConfig(_Settings):
     """An index that makes filters on a field fast."""
 
-    field: Annotated[str, Field(min_length=1)]
-    type: Literal["keyword", "integer", "float", "bool", "datetime", "uuid", "text", "geo"]
+    field: Annotated[str, Field(min_length=1, description="path in the payload, such as metadata.year")]
+    type: Literal["keyword", "integer", "float", "bool", "datetime", "uuid", "text", "geo"] = Field(
+        description="what its values are"
+    )
 
 
 class ServerStoreConfig(_Settings):

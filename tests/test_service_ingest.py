@@ -110,6 +110,14 @@ def test_lines_that_cannot_be_used_do_not_stop_the_others(client: httpx.Client) 
     assert hits(client, "quince") == ["line-z"]
 
 
+def test_a_misspelt_parameter_is_named_and_nothing_is_taken(client: httpx.Client) -> None:
+    answer = client.post("/v1/ingest?wiat=true", json={"documents": [{"id": "typo", "text": "a leaking tap"}]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_parameter")
+    assert "'wiat'" in answer.json()["detail"]
+    assert "wait" in answer.json()["detail"]
+    assert client.get("/v1/documents/typo").status_code == 404
+
+
 def test_a_stream_of_unknown_length_is_taken(client: httpx.Client) -> None:
     def lines() -> Iterator[bytes]:
         for number in range(300):

@@ -27,6 +27,7 @@ from pipelines.mcp_server.served import Served
 from pipelines.mcp_server.tools import Running, ToolKind, tools_of
 from retrieval import __version__
 from retrieval.errors import RetrievalError
+from retrieval.telemetry import refuse_telemetry
 
 _LOG = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.2
@@ -170,6 +171,7 @@ def _reporter(loop: asyncio.AbstractEventLoop, context: Context) -> Callable[[fl
 
 
 def _import_parts() -> None:
+    refuse_telemetry()
     import onnxruntime  # noqa: F401
 
     import retrieval.stores.edge  # noqa: F401

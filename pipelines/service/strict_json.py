@@ -1,4 +1,4 @@
-"""Bodies in JSON, read strictly: no NaN, no half surrogate pairs, no nesting without end."""
+"""Requests, read strictly: no NaN, no half surrogate pairs, no nesting without end, no unknown parameter."""
 
 from __future__ import annotations
 
@@ -44,16 +44,32 @@ def _require_json(content_type: str | None) -> None:
         raise ServiceError(415, "unsupported_media_type", "send the body as application/json")
 
 
+def _require_known(request: Request, known: frozenset[str]) -> None:
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        raise ServiceError(
+            422,
+            "unknown_parameter",
+            f"the path takes {', '.join(sorted(known))} after the '?', not {unknown[0][:100]!r}",
+        )
+
+
 class StrictRoute(APIRoute):
-    """A route that reads its body with `StrictRequest`; the ``route_class`` of every router here."""
+    """A route that reads its body with `StrictRequest`; the ``route_class`` of every router here.
+
+    One that takes parameters in the query refuses others, so that a misspelt one does not go unnoticed.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI, given a strict request."""
         handler = super().get_route_handler()
+        known = frozenset(parameter.alias for parameter in self.dependant.query_params)
 
         async def strict(request: Request) -> Response:
             if self.body_field is not None:
                 _require_json(request.headers.get("content-type"))
+            if known:
+                _require_known(request, known)
             return await handler(StrictRequest(request.scope, request.receive))
 
         return strict
