@@ -50,7 +50,9 @@ class DataConfig(_Settings):
     positive: str | None = Field(default=None, description="column of the passage; null: found by its name")
     negatives: tuple[str, ...] | None = Field(default=None, description="columns of negatives; null: found by name")
     score: str | None = Field(default=None, description="column of how well the two fit; null: found by its name")
-    min_score: float | None = Field(default=None, description="pairs with a lower one are left out; null: scores are refused")
+    min_score: float | None = Field(
+        default=None, description="pairs with a lower one are left out; null: scores are refused"
+    )
     limit: Positive | None = Field(default=None, description="usable pairs that are read; null: all")
 
     def rows(self) -> RowSettings:
