@@ -94,7 +94,7 @@ def gains_and_losses(report: CollectionReport, measure: str) -> str:
             _draw_differences(panel, sorted((values[one.system][query] - base[query] for query in base), reverse=True))
             same = one.queries - one.gained - one.lost
             panel.set_title(
-                f"{visible(one.system)}\n{one.gained:,} better, {one.lost:,} worse, {same:,} same", fontsize=11
+                f"{visible(one.system)}\n{one.gained:,} better, {one.lost:,} worse,\n{same:,} same", fontsize=11
             )
         for panel in panels.flat[len(compared) :]:
             panel.set_visible(False)
