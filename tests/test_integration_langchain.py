@@ -156,6 +156,8 @@ def test_wrong_settings(by_words: TwoStageRetriever, pipeline: LazyPipeline) -> 
         by_words.invoke(PIPES, top_k=0)
     with pytest.raises(ValueError, match="first_stage"):
         TwoStageRetriever(pipeline=pipeline, first_stage="words")
+    with pytest.raises(ValueError, match="retrieval calibrate"):
+        TwoStageRetriever(pipeline=pipeline, min_score="auto").invoke(PIPES)
     with pytest.raises(ValueError, match="SearchPipeline"):
         TwoStageRetriever(pipeline="my-index")
 

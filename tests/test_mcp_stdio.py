@@ -88,6 +88,8 @@ def test_bad_input_is_answered_with_a_sentence_and_the_connection_goes_on(folder
         ("search", {"query": "x" * 5000}, "query: String should have at most 2000 characters"),
         ("search", {"query": "tides", "top_k": 51}, "top_k: should be less than or equal to 50"),
         ("search", {"query": "tides", "top_k": 0}, "top_k: should be greater than or equal to 1"),
+        ("search", {"query": "tides", "min_score": "auto"}, "retrieval calibrate"),
+        ("search", {"query": "tides", "min_score": 2}, "should be less than or equal to 1"),
         ("search", {"query": "tides", "budget_ms": -1}, "budget_ms: should be greater than 0"),
         ("search", {"query": "tides", "limit": 3}, "limit: there is no such argument; there are collection, query"),
         ("search", {"query": "tides", "where": "not json"}, "where: should be a valid dictionary"),

@@ -61,8 +61,9 @@ class SearchCall(_Arguments):
     group_by: Literal["document", "passage"] | None = Field(
         default=None, description="'document' for the best passage of each document, 'passage' for all passages."
     )
-    min_score: float | None = Field(
-        default=None, ge=0, le=1, description="Leave out hits whose probability to answer the query is lower."
+    min_score: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = Field(
+        default=None,
+        description="Leave out hits whose probability to answer the query is lower; 'auto' for the index's threshold.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Stage = Literal[
     "found",
@@ -22,19 +22,7 @@ Stage = Literal[
 ]
 """What became of a relevant document: found in the top, or the stage that lost it."""
 
-STAGES: tuple[Stage, ...] = (
-    "found",
-    "no place",
-    "not ingested",
-    "encoder and BM25",
-    "quantization",
-    "approximate search",
-    "fusion cut",
-    "rerank depth",
-    "rerank budget",
-    "passage window",
-    "cross-encoder",
-)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 FIRST_STAGE: tuple[Stage, ...] = STAGES[2:7]
 READING: tuple[Stage, ...] = ("rerank depth", "rerank budget")
 ORDERING: tuple[Stage, ...] = ("passage window", "cross-encoder")

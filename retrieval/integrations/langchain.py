@@ -14,7 +14,7 @@ Needs ``pip install 'two-stage-retrieval[langchain]'``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from retrieval.datatypes import FirstStage, GroupBy, Results
 from retrieval.errors import MissingExtraError
@@ -52,7 +52,7 @@ class TwoStageRetriever(BaseRetriever):
         first_stage: Arms that fetch candidates: ``hybrid``, ``dense`` or ``bm25``.
         where: Qdrant REST filter; metadata stands under ``metadata.``.
         group_by: ``document`` for the best passage of each document, ``passage`` for all.
-        min_score: Hits below it are left out.
+        min_score: Hits with a lower probability are left out; ``auto`` takes the threshold stored with the index.
         exact: Search without the graph and over the original vectors.
     """
 
@@ -65,7 +65,7 @@ class TwoStageRetriever(BaseRetriever):
     first_stage: FirstStage | None = None
     where: dict[str, Any] | None = None
     group_by: GroupBy | None = None
-    min_score: float | None = None
+    min_score: float | Literal["auto"] | None = None
     exact: bool | None = None
 
     def _get_relevant_documents(

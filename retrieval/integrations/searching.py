@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 from retrieval.datatypes import Filter, FirstStage, GroupBy, Hit, Results
 
@@ -25,7 +25,7 @@ class SearchSettings(TypedDict, total=False):
         first_stage: Arms that fetch candidates: ``hybrid``, ``dense`` or ``bm25``.
         where: Qdrant REST filter; metadata stands under ``metadata.``.
         group_by: ``document`` for the best passage of each document, ``passage`` for all.
-        min_score: Hits below it are left out.
+        min_score: Hits with a lower probability are left out; ``auto`` takes the threshold stored with the index.
         exact: Search without the graph and over the original vectors.
     """
 
@@ -37,7 +37,7 @@ class SearchSettings(TypedDict, total=False):
     first_stage: FirstStage | None
     where: Filter | None
     group_by: GroupBy | None
-    min_score: float | None
+    min_score: float | Literal["auto"] | None
     exact: bool | None
 
 
