@@ -78,14 +78,15 @@ def mcp(
             tools.preload()
             serve_stdio(server)
             return
-        from pipelines.mcp_server.http import bind, http_app, read_key, serve_http, url_of
+        from pipelines.listening import bind, url_of
+        from pipelines.mcp_server.http import BACKLOG, PATH, http_app, read_key, serve_http
 
         key = read_key(key_env, host, insecure=insecure)
         app = http_app(server, host=host, key=key, allowed_hosts=allow_host or [])
-        with bind(host, port) as listener:
+        with bind(host, port, named="--host", backlog=BACKLOG) as listener:
             _tell_problems(invocation, served)
             tools.preload()
-            serve_http(app, listener, on_started=lambda: _tell_started(invocation, url_of(listener)))
+            serve_http(app, listener, on_started=lambda: _tell_started(invocation, url_of(listener) + PATH))
     finally:
         tools.close()
 

@@ -35,15 +35,16 @@ def serve(
     The section 'service' of the configuration holds keys, limits and timeouts; see configs/service.yaml. An index that
     does not exist yet is made. An embedded index belongs to one process: while this one serves it, use HTTP.
     """
+    from pipelines.listening import url_of
     from pipelines.render.output import error_console, write_json
     from pipelines.render.serve import Started, render_started
     from pipelines.service import create_app
     from pipelines.service.reload import warm_up
-    from pipelines.service.server import bind, require_safe, serve, url_of
+    from pipelines.service.server import listen, require_safe, serve
 
     config = _service_config(invocation, host, port, insecure=insecure, playground=not no_playground)
     require_safe(config)
-    with bind(config) as listener:
+    with listen(config) as listener:
         pipeline = _open(invocation, config)
         try:
             warm_up(pipeline)

@@ -21,6 +21,7 @@ from retrieval.errors import ConfigError
 
 PATH = "/mcp"
 MIN_KEY_CHARACTERS = 16
+BACKLOG = 128
 _DRAIN_S = 3
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -61,36 +62,6 @@ def read_key(name: str | None, host: str, *, insecure: bool) -> str | None:
             "ASCII characters without blanks ('openssl rand -hex 32' makes one)"
         )
     return key
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """The listening socket.
-
-    Raises:
-        ConfigError: The host is no address of this machine.
-        OSError: The address is in use.
-    """
-    bare = host.strip("[]")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise ConfigError(f"--host {host!r} is no address or name of this machine: {error}") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, error.strerror, f"{host} port {port}") from error
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """Where clients on this machine find the server."""
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{shown}]:{port}{PATH}" if ":" in shown else f"http://{shown}:{port}{PATH}"
 
 
 def http_app(server: Server[Any], *, host: str, key: str | None, allowed_hosts: Sequence[str] = ()) -> App:

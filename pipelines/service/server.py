@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from pipelines.listening import bind
 from pipelines.service.config import ServiceConfig
 from pipelines.service.core import Service
 from pipelines.service.limits import ClientGoneError
@@ -37,35 +38,14 @@ def require_safe(config: ServiceConfig) -> None:
         )
 
 
-def bind(config: ServiceConfig) -> socket.socket:
-    """The listening socket; nobody is answered before `serve`.
+def listen(config: ServiceConfig) -> socket.socket:
+    """The listening socket of a configuration; nobody is answered before `serve`.
 
     Raises:
-        OSError: The address is in use or not one of this machine.
+        ConfigError: The host is no address of this machine.
+        OSError: The address is in use.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise ConfigError(f"service.host {config.host!r} is no address or name of this machine: {error}") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, error.strerror, f"{config.host} port {config.port}") from error
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """Where a listening socket can be reached from this machine."""
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    return bind(config.host, config.port, named="service.host", backlog=_BACKLOG)
 
 
 def serve(app: FastAPI, listener: socket.socket, *, on_started: Callable[[], None] = lambda: None) -> None:
