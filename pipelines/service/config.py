@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from retrieval.config import load_settings
 
@@ -27,6 +27,21 @@ class KeyConfig(_Section):
     tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
         default=None, description="documents this key sees and writes; null: all"
     )
+    rate: Annotated[float, Field(gt=0.0, le=1e6)] | None = Field(
+        default=None, description="requests a second; more are refused with 429; null: no limit"
+    )
+    burst: Positive | None = Field(default=None, description="requests at once; null: those of one second, at least 1")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> KeyConfig:
+        if self.burst is not None and self.rate is None:
+            raise ValueError("burst belongs to a rate; give the key a rate, or leave burst out")
+        return self
+
+    @property
+    def most_at_once(self) -> float:
+        """Requests that may come at once, where there is a rate."""
+        return float(self.burst or max(1.0, self.rate or 1.0))
 
 
 class LimitsConfig(_Section):

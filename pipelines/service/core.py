@@ -20,6 +20,7 @@ from pipelines.service.holder import PipelineHolder
 from pipelines.service.jobs import JobBoard
 from pipelines.service.limits import unless_gone
 from pipelines.service.metrics import Metrics
+from pipelines.service.rates import Rates
 from pipelines.service.reload import Resolve
 from pipelines.service.spool import Spool
 from pipelines.service.tenants import tenant_field, within_tenant
@@ -53,6 +54,7 @@ class Service:
         tenant_field(pipeline.config)
         self.config = config
         self.keys = keys
+        self.rates = Rates(config.keys)
         self.metrics = Metrics()
         self.holder = PipelineHolder(pipeline)
         self.pool = WorkerPool(

@@ -41,6 +41,8 @@ OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json"})
 UPLOAD_PATHS = frozenset({"/v1/ingest"})
 _CLIENT_GONE = 499
 _REASON_CHARACTERS = 500
+# Two of one of these would be read one way here and perhaps another way by a proxy before us.
+_SINGLE = frozenset({b"host", b"authorization", b"content-length", b"content-type", b"transfer-encoding", b"origin"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}")
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -111,6 +113,7 @@ class Door:
 
     async def _answer(self, scope: Scope, headers: dict[bytes, bytes], body: LimitedBody, answer: _Answer) -> None:
         context = answer.context
+        _require_clear(scope, headers)
         length = declared_length(headers.get(b"content-length"))
         context.body_done = not length and b"transfer-encoding" not in headers
         self._origins.check(headers)
@@ -118,6 +121,7 @@ class Door:
             public = scope["path"] == "/metrics" and self._service.config.open_metrics
             if not public:
                 context.principal = self._service.keys.authenticate(headers.get(b"authorization"))
+                self._service.rates.check(context.principal)
         if length is not None and length > body.limit:
             raise too_large(body.limit)
         fast = self._fast.get((scope["method"], scope["path"]))
@@ -228,6 +232,24 @@ class _Answer:
         if unread:
             await linger(receive)
             await self.send({"type": "http.response.body", "body": b""})
+
+
+def _require_clear(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse what two readers of the same bytes could take for different requests.
+
+    Raises:
+        ServiceError: 400, a header came twice or is missing, or the body has a coding of another kind than chunks.
+    """
+    given = scope["headers"]
+    if len(headers) != len(given):
+        names = [name for name, _ in given]
+        twice = sorted(name.decode() for name in _SINGLE if names.count(name) > 1)
+        if twice:
+            raise ServiceError(400, "header_twice", f"the header {twice[0]} came twice; which one is meant?")
+    if b"host" not in headers and scope.get("http_version") == "1.1":
+        raise ServiceError(400, "host_missing", "HTTP/1.1 needs a Host header")
+    if headers.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+        raise ServiceError(400, "transfer_encoding", "a body comes in one piece or in chunks, not in another coding")
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
