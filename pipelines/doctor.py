@@ -17,7 +17,7 @@ from pipelines.presence import has_points, require_index
 from pipelines.progress import StepCallback
 from retrieval.config import Config, EdgeStoreConfig
 from retrieval.datatypes import IndexManifest
-from retrieval.encoders import Bm25Encoder
+from retrieval.encoders import Bm25Encoder, find_compiled
 from retrieval.errors import IndexMismatchError, RetrievalError, StoreBusyError
 from retrieval.manifest import manifest_from_json, peek_manifest, require_same_bm25, require_same_encoder
 from retrieval.models import find_model
@@ -74,7 +74,15 @@ def _installation() -> Check:
             missing.append(package)
     if missing:
         return Check("installation", False, f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
-    return Check("installation", True, ", ".join(found))
+    return Check("installation", True, ", ".join([*found, _compiled()]))
+
+
+def _compiled() -> str:
+    """How bulk work is encoded; the vectors are the same in any case."""
+    status = find_compiled()
+    if status.state == "ready":
+        return "encoding is compiled"
+    return f"encoding is not compiled ({status.reason})"
 
 
 def _encoder(config: Config, stored: StoredIndex | None) -> tuple[Encoder | None, Check]:

@@ -1,39 +1,28 @@
 """Documents into passages: sections, paragraphs, sentences, words, as many as fit the token budget.
 
-Sections come from `retrieval.headings`, everything below them from semantic-text-splitter. Counting tokens is what
-costs time, so a counter that adds up over words is recognised once and answered from a table of words.
+Sections come from `retrieval.headings`, everything below them from semantic-text-splitter, token counts from
+`retrieval.token_counts`.
 """
 
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from semantic_text_splitter import MarkdownSplitter
 
 from retrieval.config import ChunkingConfig
 from retrieval.datatypes import Document, Passage
 from retrieval.headings import MAX_HEADING_CHARACTERS, find_headings
+from retrieval.protocols import Encoder
+from retrieval.token_counts import CountMany, token_counter
 
 CHARACTERS_PER_TOKEN = 32
 """A passage has at most this many characters per token of its budget, so that one endless word cannot fill it alone."""
 
 _VERSION = 1
-_SPLIT_ALONE = (
-    re.escape(string.punctuation)
-    + "\u2010-\u2027\u3001-\u3003\u3008-\u3011\u3400-\u4dbf\u4e00-\u9fff\uff01\uff0c\uff1a\uff1b\uff1f"
-)
-_FINE = re.compile(rf"[{_SPLIT_ALONE}]|[^{_SPLIT_ALONE}]+")
-_COARSE = re.compile(r"[ \t\r\n]*[^ \t\r\n]+|[ \t\r\n]+")
-_ODD_SPACE = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
-_PROBES = (
-    "Leaking pipe, not broken! (See §3.2; it's 45% “well-known”...)\n\n- unsplittable: a_b/c@d.e #tag",
-    "  Two  spaces\tand\r\nlines\n\n\n  çédille 東京タワーは、高い。 नमस्ते 😀e\u0301 ",
-    "pneumonoultramicroscopicsilicovolcanoconiosis??--==\"x\"'s I'm we'll",
-)
 
 
 class Chunker:
@@ -47,14 +36,24 @@ class Chunker:
     Args:
         config: Token budget and overlap.
         count_tokens: Tokens of a text, the same for the same text.
+        count_many: The same for many texts at once, where that is faster; ``None`` counts one by one.
     """
 
-    def __init__(self, config: ChunkingConfig, count_tokens: Callable[[str], int]) -> None:
+    def __init__(
+        self, config: ChunkingConfig, count_tokens: Callable[[str], int], count_many: CountMany | None = None
+    ) -> None:
         self.config = config
         self._max_characters = config.max_tokens * CHARACTERS_PER_TOKEN
         self._window = 4 * self._max_characters
         self._endless = re.compile(rf"(?<!\S)\S{{{self._max_characters + 1},}}")
-        self._additive, self._count = _fast_counter(count_tokens)
+        self._counter = token_counter(count_tokens)
+        self._count = self._counter.count
+        self._count_many = count_many
+
+    @classmethod
+    def of_encoder(cls, config: ChunkingConfig, encoder: Encoder) -> Self:
+        """A chunker that counts the tokens of an encoder, many texts at once where the encoder can."""
+        return cls(config, encoder.count_tokens, getattr(encoder, "count_tokens_many", None))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -75,8 +74,26 @@ class Chunker:
         Returns:
             Passages in order, ``text == document.text[start:end]``.
         """
+        return self._split(document, fits=self._fits(document.text, 0, len(document.text)))
+
+    def split_many(self, documents: Sequence[Document]) -> list[list[Passage]]:
+        """What `split` gives for each of some documents, in less time."""
+        if self._count_many is None or not self._counter.additive:
+            return [self.split(document) for document in documents]
+        short = [document.text for document in documents if len(document.text) <= self._max_characters]
+        tokens = iter(self._count_many(short).tolist())
+        fitting = [
+            len(document.text) <= self._max_characters and next(tokens) <= self.config.max_tokens
+            for document in documents
+        ]
+        self._counter.learn(
+            [document.text for document, fits in zip(documents, fitting, strict=True) if not fits], self._count_many
+        )
+        return [self._split(document, fits=fits) for document, fits in zip(documents, fitting, strict=True)]
+
+    def _split(self, document: Document, *, fits: bool) -> list[Passage]:
         text = document.text
-        if self._fits(text, 0, len(text)):
+        if fits:
             start, end = _trimmed(text, 0, len(text))
             cuts = [(start, end, _leading_headings(text))] if start < end else []
         else:
@@ -93,7 +110,7 @@ class Chunker:
             return False
         piece = text[start:end]
         # No tokenizer makes more tokens than ASCII characters, once it is known to add up over words.
-        if self._additive and end - start <= self.config.max_tokens and piece.isascii():
+        if self._counter.additive and end - start <= self.config.max_tokens and piece.isascii():
             return True
         return self._count(piece.strip()) <= self.config.max_tokens
 
@@ -199,42 +216,3 @@ def _sections(text: str) -> list[_Section]:
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     piece = text[start:end]
     return start + len(piece) - len(piece.lstrip()), max(start, end - len(piece) + len(piece.rstrip()))
-
-
-class _Counts(dict[str, int]):
-    """Token counts of short texts, filled on demand and emptied when full."""
-
-    def __init__(self, count: Callable[[str], int]) -> None:
-        super().__init__()
-        self._count = count
-
-    def __missing__(self, text: str) -> int:
-        tokens = self._count(text)
-        if len(text) <= 48:
-            if len(self) >= 300_000:
-                self.clear()
-            self[text] = tokens
-        return tokens
-
-
-def _fast_counter(count: Callable[[str], int]) -> tuple[bool, Callable[[str], int]]:
-    """The counter itself, or one that adds up counts of words where a few hard texts show that this is the same."""
-
-    def count_fine(word: str) -> int:
-        return sum(map(fine.__getitem__, _FINE.findall(word)))
-
-    def count_words(text: str) -> int:
-        # Tokenizers that drop control characters join what they separate; str.split() would not.
-        return count(text) if _ODD_SPACE.search(text) else sum(map(words.__getitem__, text.split()))
-
-    def count_coarse(text: str) -> int:
-        return sum(map(coarse.__getitem__, _COARSE.findall(text)))
-
-    fine, coarse = _Counts(count), _Counts(count)
-    words = _Counts(count_fine)
-    probes = [text for probe in _PROBES for text in (probe, probe.strip())]
-    expected = [count(text) for text in probes]
-    for fast in (count_words, count_coarse):
-        if [fast(text) for text in probes] == expected:
-            return True, fast
-    return False, count

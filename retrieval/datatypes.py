@@ -21,7 +21,7 @@ Arm = Literal["dense", "bm25"]
 FirstStage = Literal["hybrid", "dense", "bm25"]
 GroupBy = Literal["document", "passage"]
 """``document`` keeps the best passage of each document in a result, ``passage`` keeps them all."""
-Stopped = Literal["complete", "budget", "settled", "off"]
+Stopped = Literal["complete", "budget", "settled", "likely", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds spent in each stage of one search; ``total`` includes everything."""
+    """Milliseconds spent in each stage of one search; ``total`` includes everything.
+
+    Of several queries searched for together each has an equal share.
+    """
 
     encode: float = 0.0
     retrieve: float = 0.0
@@ -267,7 +270,8 @@ class Results(Sequence[Hit]):
         hits: The hits.
         timings: Milliseconds per stage.
         reranked: How many candidates the cross-encoder read.
-        stopped: Why it stopped reading: all read, budget spent, top settled, or switched off.
+        stopped: Why it stopped reading: all read, budget spent, top settled, settled but for the chance that
+            ``rerank.early_stop`` accepts (``likely``), or switched off.
         candidates: How many passages the first stage returned.
         warnings: Sentences for a person (a fallback, a negation, an empty query, an order that is not settled).
         settled: ``False`` when hits differ only by a negation, an opposite, a number or the order of their words, and
@@ -304,7 +308,8 @@ class Results(Sequence[Hit]):
 class IngestProgress:
     """What an ingest has done so far.
 
-    ``stage`` is repairing, sampling, reading, removing, committing, reweighting or indexing.
+    ``stage`` is repairing, sampling, reading, removing, committing, reweighting or indexing. The seconds of reading,
+    encoding (with cutting) and writing are seconds of work: of two processes they overlap.
     """
 
     stage: str
@@ -312,6 +317,9 @@ class IngestProgress:
     passages: int
     rejected: int
     seconds: float
+    read_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +356,9 @@ class IngestReport:
         seconds: Wall-clock time.
         duplicates: Near-equal documents, where they were looked for (the first 1,000, see ``duplicate_count``).
         duplicate_count: How many there were.
+        read_seconds: Work of reading and hashing documents. Where two processes share the work, theirs overlaps.
+        encode_seconds: Work of cutting passages and of encoding them.
+        write_seconds: Work of making points and of writing them.
     """
 
     added: int
@@ -360,6 +371,9 @@ class IngestReport:
     seconds: float
     duplicates: tuple[IncomingDuplicate, ...] = ()
     duplicate_count: int = 0
+    read_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
 
     @property
     def passages_per_second(self) -> float:

@@ -17,6 +17,8 @@
 A bad argument of a function is a plain ``ValueError`` or ``TypeError``.
 """
 
+from __future__ import annotations
+
 
 class RetrievalError(Exception):
     """Base of all errors of this project."""
@@ -46,7 +48,11 @@ class MissingExtraError(RetrievalError, ImportError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package = package
         self.extra = extra
+        self.purpose = purpose
         super().__init__(f"{purpose} needs the package {package!r}: pip install 'two-stage-retrieval[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        return MissingExtraError, (self.package, self.extra, self.purpose)
 
 
 class StoreError(RetrievalError):

@@ -75,30 +75,48 @@ def fuse(arms: Mapping[Arm, Sequence[ScoredPoint]], config: FirstStageConfig) ->
     dense_weight = DEFAULT_DENSE_WEIGHT if config.dense_weight is None else config.dense_weight
     weights = _weights(list(lists), dense_weight)
     scores: dict[str, float] = {}
-    found: dict[str, dict[Arm, ArmScore]] = {}
+    best_ranks: dict[str, int] = {}
+    ranks: dict[Arm, dict[str, int]] = {}
     for arm, points in lists.items():
-        scaled = scale_to_unit([point.score for point in points])
-        for rank, (point, share) in enumerate(zip(points, scaled, strict=True), start=1):
-            part = share if config.fusion == "minmax" else 1 / (config.rrf_k + rank)
-            scores[point.id] = scores.get(point.id, 0.0) + weights[arm] * part
-            found.setdefault(point.id, {})[arm] = ArmScore(rank, point.score)
-    ids = list(scores)
-    best_ranks = [min(place.rank for place in found[name].values()) for name in ids]
-    positions = order(list(scores.values()), best_ranks, ids)[: config.candidates]
+        names = [name for _, name in points]
+        places = range(1, len(points) + 1)
+        if config.fusion == "minmax":
+            parts = scale_to_unit([-score for score, _ in points])
+        else:
+            parts = [1 / (config.rrf_k + rank) for rank in places]
+        weight = weights[arm]
+        for name, rank, part in zip(names, places, parts, strict=True):
+            scores[name] = scores.get(name, 0.0) + weight * part
+            best_ranks[name] = min(rank, best_ranks.get(name, rank))
+        ranks[arm] = dict(zip(names, places, strict=True))
+    best = sorted((-score, best_ranks[name], name) for name, score in scores.items())[: config.candidates]
     return [
-        Candidate(ids[position], rank, scores[ids[position]], found[ids[position]])
-        for rank, position in enumerate(positions, start=1)
+        Candidate(name, rank, -score, _arms_of(name, ranks, lists))
+        for rank, (score, _, name) in enumerate(best, start=1)
     ]
 
 
-def _ranked(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
-    best: dict[str, ScoredPoint] = {}
-    for point in points:
-        if not math.isfinite(point.score):
-            raise ValueError(f"the first-stage score of {point.id} is {point.score}, not a finite number")
-        if point.id not in best or point.score > best[point.id].score:
-            best[point.id] = point
-    return sorted(best.values(), key=lambda point: (-point.score, point.id))
+def _arms_of(
+    name: str, ranks: Mapping[Arm, Mapping[str, int]], lists: Mapping[Arm, Sequence[tuple[float, str]]]
+) -> dict[Arm, ArmScore]:
+    """What each arm made of a passage."""
+    return {
+        arm: ArmScore(rank, -lists[arm][rank - 1][0])
+        for arm, places in ranks.items()
+        if (rank := places.get(name)) is not None
+    }
+
+
+def _ranked(points: Sequence[ScoredPoint]) -> list[tuple[float, str]]:
+    """Negated scores and ids, best first; an id that appears twice counts with its best score."""
+    pairs = sorted((-point.score, point.id) for point in points)
+    if not all(math.isfinite(score) for score, _ in pairs):
+        point = next(point for point in points if not math.isfinite(point.score))
+        raise ValueError(f"the first-stage score of {point.id} is {point.score}, not a finite number")
+    names: dict[str, float] = {}
+    for score, name in pairs:
+        names.setdefault(name, score)
+    return pairs if len(names) == len(pairs) else [(score, name) for name, score in names.items()]
 
 
 def _weights(present: Sequence[Arm], dense_weight: float) -> dict[Arm, float]:

@@ -26,7 +26,7 @@ STOREYS = (
     {"protocols"},
     {"config"},
     {"opposites"},
-    {"headings", "manifest", "negation", "ordering", "polarity", "telemetry", "token_tables"},
+    {"headings", "manifest", "negation", "ordering", "polarity", "telemetry", "token_counts", "token_tables"},
     {"documents", "chunking", "encoders", "stores", "rerankers", "evaluation", "training"},
 )
 STOREY_OF = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}

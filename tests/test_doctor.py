@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -75,6 +76,7 @@ def test_a_sound_index_passes_every_check(index: Path) -> None:
     }  # fmt: skip
     assert {name for name, check in checks.items() if check.ok is not True} == set()
     assert checks["payload"].detail == "3 passages have all their fields"
+    assert re.search(r", encoding is (compiled|not compiled \(.+\))$", checks["installation"].detail)
     assert (index / "manifest.json").read_bytes() == before
 
 

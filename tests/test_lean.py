@@ -1,4 +1,4 @@
-"""A whole ingest and search where torch, transformers and sentence-transformers cannot be imported."""
+"""A whole ingest and search where torch, transformers, sentence-transformers and numba cannot be imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 PROGRAM = """
 import importlib.abc, json, sys
 
-BLOCKED = {"torch", "transformers", "sentence_transformers", "model2vec", "scipy", "sklearn"}
+BLOCKED = {"torch", "transformers", "sentence_transformers", "model2vec", "scipy", "sklearn", "numba", "llvmlite"}
 
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Distributions whose import name is another.
 # Distributions that come with another one and share its releases.
-PART_OF = {"starlette": "fastapi", "pydantic_core": "pydantic"}
+PART_OF = {"llvmlite": "numba", "pydantic_core": "pydantic", "starlette": "fastapi"}
 # Faces that nothing else imports, as a whole behind an extra.
 BEHIND_AN_EXTRA = {"pipelines/mcp_server/": "mcp", "pipelines/service/": "serve"}
 IMPORT_NAMES = {
@@ -31,7 +31,8 @@ IMPORT_NAMES = {
     "qdrant_edge_py": "qdrant_edge",
     "scikit_learn": "sklearn",
 }
-TORCH_ONLY = {"sentence-transformers"}
+# What a machine that only searches does without: torch, and a compiler for bulk work.
+LEFT_OUT = {"numba", "sentence-transformers"}
 
 
 def _requirements(lines: list[str]) -> dict[str, str]:
@@ -76,10 +77,10 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 
-def test_the_lean_list_is_the_dependencies_without_torch() -> None:
+def test_the_lean_list_is_the_dependencies_without_torch_and_numba() -> None:
     dependencies = _requirements(PROJECT["dependencies"])
     lean = _requirements((ROOT / "requirements-lean.txt").read_text(encoding="utf-8").splitlines())
-    assert lean == {name: line for name, line in dependencies.items() if name not in TORCH_ONLY}
+    assert lean == {name: line for name, line in dependencies.items() if name not in LEFT_OUT}
 
 
 def _import_names(lines: list[str]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from retrieval.encoders.entries import Entries
+from retrieval.token_tables.tokenizer_parts import tokenizer_parts
 
 # Printable ASCII: BERT splits off every character that is neither a letter nor a digit.
 _PIECES = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
@@ -23,7 +23,7 @@ def splits_into_words(tokenizer: Tokenizer) -> bool:
     True for BERT's normalizer and splitter with WordPiece, unless an added token could be changed by the normalizer, or
     reach across whitespace in a way that `Entries` does not know.
     """
-    parts = json.loads(tokenizer.to_str())
+    parts = tokenizer_parts(tokenizer)
     kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
     return kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and all(
         token["content"].isascii()
@@ -42,7 +42,7 @@ def _is_spaced_entry(token: dict[str, Any], normalizer: dict[str, Any]) -> bool:
 
 def spaced_entries(tokenizer: Tokenizer) -> Entries | None:
     """The added tokens that contain spaces, ``None`` when there are none."""
-    contents = [token["content"] for token in json.loads(tokenizer.to_str())["added_tokens"] if " " in token["content"]]
+    contents = [token["content"] for token in tokenizer_parts(tokenizer)["added_tokens"] if " " in token["content"]]
 
     def normalize(word: str) -> str:
         normal: str = tokenizer.normalizer.normalize_str(_utf8(word))
@@ -60,32 +60,44 @@ def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
 class BertWords:
     """Tokenizes words without whitespace, exactly as ``tokenizer`` does.
 
-    A word of printable ASCII is cut into runs of letters and digits and single other characters. WordPiece takes the
-    longest match first, so a piece that is in the vocabulary is one token. Other pieces, other words, and words in
-    which an added token such as ``[SEP]`` may hide go to the tokenizer.
+    A word of printable ASCII is cut into runs of letters and digits and single other characters, and WordPiece takes
+    the longest match first, which needs no more than the vocabulary. Other words, and words in which an added token
+    such as ``[SEP]`` may hide, go to the tokenizer.
 
     Args:
         tokenizer: One for which `splits_into_words` is true, without truncation and padding.
+
+    Attributes:
+        vocabulary: Ids of all entries but added tokens.
+        prefix: What continuations of a word begin with in the vocabulary.
+        unknown: Id of a piece that the vocabulary cannot make, ``None`` when the tokenizer refuses it.
+        lowercase: Whether words are looked up in lower case.
+        longest: Characters of the longest word that is cut up; a longer one goes to the tokenizer.
+        added: What single-word added tokens begin with, in lower case.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        parts = json.loads(tokenizer.to_str())
+        parts = tokenizer_parts(tokenizer)
         self._tokenizer = tokenizer
-        self._vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=False)
-        self._lowercase = bool(parts["normalizer"]["lowercase"])
-        self._longest = int(parts["model"]["max_input_chars_per_word"])
+        self.vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=False)
+        self.prefix = str(parts["model"]["continuing_subword_prefix"])
+        self.unknown = self.vocabulary.get(parts["model"]["unk_token"])
+        self.lowercase = bool(parts["normalizer"]["lowercase"])
+        self.longest = int(parts["model"]["max_input_chars_per_word"])
+        self._longest_entry = max(map(len, self.vocabulary), default=1)
         # Ignoring case is on the safe side: an added token may be matched before or after lowercasing.
         added = {token["content"].lower() for token in parts["added_tokens"] if " " not in token["content"]}
         if len(added) > _MANY:
             added = {content[:_BEGINNING] for content in added}
+        self.added = frozenset(added)
         self._added = re.compile("|".join(map(re.escape, sorted(added))) or r"(?!)", re.IGNORECASE)
 
     def tokenize(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of each word."""
         cut = [self._cut(word) for word in words]
         whole = self._ask(word for word, pieces in zip(words, cut, strict=True) if pieces is None)
-        vocabulary = self._vocabulary
-        rare = self._ask(piece for pieces in cut if pieces for piece in pieces if piece not in vocabulary)
+        vocabulary = self.vocabulary
+        rare = self._match_all(piece for pieces in cut if pieces for piece in pieces if piece not in vocabulary)
         return [
             whole[word]
             if pieces is None
@@ -94,9 +106,27 @@ class BertWords:
         ]
 
     def _cut(self, word: str) -> list[str] | None:
-        if len(word) > self._longest or not word.isascii() or not word.isprintable() or self._added.search(word):
+        if len(word) > self.longest or not word.isascii() or not word.isprintable() or self._added.search(word):
             return None
-        return _PIECES.findall(word.lower() if self._lowercase else word)
+        return _PIECES.findall(word.lower() if self.lowercase else word)
+
+    def _match_all(self, pieces: Iterable[str]) -> dict[str, list[int]]:
+        if self.unknown is None:
+            return self._ask(pieces)
+        return {piece: self._match(piece, self.unknown) for piece in set(pieces)}
+
+    def _match(self, piece: str, unknown: int) -> list[int]:
+        tokens: list[int] = []
+        start, prefix = 0, ""
+        while start < len(piece):
+            for end in range(min(len(piece), start + self._longest_entry), start, -1):
+                if (token := self.vocabulary.get(prefix + piece[start:end])) is not None:
+                    tokens.append(token)
+                    break
+            else:
+                return [unknown]
+            start, prefix = end, self.prefix
+        return tokens
 
     def _ask(self, texts: Iterable[str]) -> dict[str, list[int]]:
         different = sorted(set(texts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,10 @@ import qdrant_edge
 from numpy.typing import NDArray
 
 from retrieval.config import Bm25Config
-from retrieval.datatypes import FloatArray, SparseVector
+from retrieval.datatypes import SparseVector
+from retrieval.encoders.compiled import start
+from retrieval.encoders.compiled.terms import CompiledTerms
+from retrieval.encoders.sparse_rows import SparseRows, TermCounts
 from retrieval.errors import ConfigError
 
 MULTILINGUAL = "multilingual"
@@ -33,9 +37,12 @@ class Bm25Encoder:
     """
 
     def __init__(self, config: Bm25Config) -> None:
+        self.config = config
         self._k1 = config.k1
         self._b = config.b
+        self._language = config.language
         self._engine = _open_engine(config.language)
+        self._fast: CompiledTerms | None = None
 
     def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]:
         """Weight 1 for each different term of a query; an empty vector when there is none.
@@ -63,30 +70,68 @@ class Bm25Encoder:
             TypeError: ``texts`` is a single string.
             ValueError: ``average_length`` is negative or not finite.
         """
+        rows = self.encode_rows(texts, average_length)
+        starts = rows.offsets.tolist()
+        vectors = [
+            SparseVector(rows.indices[start:end], rows.weights[start:end]) for start, end in itertools.pairwise(starts)
+        ]
+        return vectors, rows.lengths.tolist()
+
+    def encode_rows(self, texts: Sequence[str], average_length: float) -> SparseRows:
+        """What `encode_documents` gives, in a few arrays for all texts.
+
+        Args:
+            texts: Texts as indexed.
+            average_length: Terms per passage in the corpus; 0 weighs with the mean length of ``texts``.
+
+        Raises:
+            TypeError: ``texts`` is a single string.
+            ValueError: ``average_length`` is negative or not finite.
+        """
         _refuse_string(texts)
         if not (np.isfinite(average_length) and average_length >= 0):
             raise ValueError(f"average_length is a number of terms, at least 0, not {average_length}")
-        counted = [self._terms(text) for text in texts]
-        lengths = [int(frequencies.sum()) for _, frequencies in counted]
-        mean = average_length or (sum(lengths) / len(lengths) if lengths else 0.0)
-        vectors = [
-            SparseVector(indices, self._weights(frequencies, length, mean))
-            for (indices, frequencies), length in zip(counted, lengths, strict=True)
-        ]
-        return vectors, lengths
+        return self.weigh(self.count_terms(texts), average_length)
+
+    def count_terms(self, texts: Sequence[str]) -> TermCounts:
+        """Terms of texts with their frequencies."""
+        compiled = self.compiled(texts)
+        return self._count_plain(texts) if compiled is None else compiled.count(texts)
+
+    def weigh(self, counts: TermCounts, average_length: float) -> SparseRows:
+        """BM25 vectors from the terms of texts; see `encode_documents`."""
+        lengths = counts.lengths
+        mean = average_length or (sum(lengths.tolist()) / len(lengths) if len(lengths) else 0.0)
+        saturation = self._k1 * (1 - self._b + self._b * lengths / (mean or 1.0))
+        frequencies = counts.frequencies
+        weights = frequencies * (self._k1 + 1) / (frequencies + np.repeat(saturation, np.diff(counts.offsets)))
+        return SparseRows(counts.offsets, counts.indices, weights.astype(np.float32), lengths)
+
+    def compiled(self, texts: Sequence[str]) -> CompiledTerms | None:
+        """The path with compiled kernels, for this much text; ``None`` when the engine is to do it."""
+        # The multilingual tokenizer looks across words.
+        if self._language == MULTILINGUAL or (kernels := start.kernels(sum(map(len, texts)))) is None:
+            return None
+        if self._fast is None:
+            self._fast = CompiledTerms(kernels, f"terms {self._language}", self._terms_of_word, self._count_plain)
+        return self._fast
+
+    def _count_plain(self, texts: Sequence[str]) -> TermCounts:
+        return TermCounts.of([self._terms(text) for text in texts])
 
     def _terms(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
         vector = self._engine.embed_document(_utf8(text))
-        indices, places = np.unique(np.asarray(vector.indices, np.uint32), return_inverse=True)
-        frequencies = np.zeros(len(indices))
-        np.add.at(frequencies, places, np.rint(vector.values))
+        indices, frequencies = np.asarray(vector.indices, np.uint32), np.rint(vector.values)
+        order = indices.argsort()
+        indices, frequencies = indices[order], frequencies[order]
+        if (indices[1:] == indices[:-1]).any():
+            indices, firsts = np.unique(indices, return_index=True)
+            frequencies = np.add.reduceat(frequencies, firsts)
         return indices, frequencies
 
-    def _weights(self, frequencies: NDArray[np.float64], length: int, mean: float) -> FloatArray:
-        if not length:
-            return np.empty(0, np.float32)
-        saturation = self._k1 * (1 - self._b + self._b * length / mean)
-        return (frequencies * (self._k1 + 1) / (frequencies + saturation)).astype(np.float32)
+    def _terms_of_word(self, word: str) -> list[int]:
+        vector = self._engine.embed_document(word)
+        return [term for term, count in zip(vector.indices, vector.values, strict=True) for _ in range(round(count))]
 
 
 def supported_languages() -> tuple[str, ...]:

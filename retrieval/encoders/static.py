@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.datatypes import EncoderFingerprint, FloatArray
+from retrieval.encoders.cache import CacheStatistics
+from retrieval.encoders.compiled import start
+from retrieval.encoders.compiled.vectors import CompiledTexts, Plain
 from retrieval.encoders.words import IntArray, TokenArray, WordTokenizer
 from retrieval.errors import ModelError
 from retrieval.token_tables.formats import Rules, StaticModel, open_static_model
@@ -33,9 +36,12 @@ class StaticEncoder:
         if dimensions is not None and not 1 <= dimensions <= available:
             raise ValueError(f"dimensions is 1 to {available} for {model.name}, not {dimensions}")
         self._dim = dimensions or available
+        self.folder: Path | None = None
+        """The folder that it was opened from, where it was."""
         self._model = model
         self._rows = RowSums(model.table, self._dim, model.rules.skip)
         self._words = WordTokenizer(model.tokenizer)
+        self._fast: CompiledTexts | None = None
         rules = model.rules
         self._fingerprint = EncoderFingerprint(
             name=model.name,
@@ -59,7 +65,9 @@ class StaticEncoder:
             ModelError: A file is missing or malformed; the message names it.
             ValueError: ``dimensions`` is less than 1 or more than the model has.
         """
-        return cls(open_static_model(Path(folder)), dimensions)
+        encoder = cls(open_static_model(Path(folder)), dimensions)
+        encoder.folder = Path(folder).absolute()
+        return encoder
 
     @property
     def model(self) -> StaticModel:
@@ -75,6 +83,12 @@ class StaticEncoder:
     def fingerprint(self) -> EncoderFingerprint:
         """Everything that decides which vector a text gets."""
         return self._fingerprint
+
+    @property
+    def cache(self) -> CacheStatistics:
+        """What the cache of words has done so far; for much text there is a second, compiled one, counted with it."""
+        statistics = self._words.statistics
+        return statistics if self._fast is None else statistics + self._fast.table.statistics
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of queries; see `encode_documents`."""
@@ -93,22 +107,54 @@ class StaticEncoder:
             TypeError: ``texts`` is a single string.
             ModelError: A weight that these texts need is not finite.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is a sequence of strings, not one string; put it in a list")
-        if len(texts) == 1:
+        _refuse_string(texts)
+        if len(texts) == 1 and len(texts[0]) < start.SMALL:
             return self._encode_one(texts[0])
+        if (compiled := self.compiled(texts)) is not None:
+            return compiled.encode(texts)
         vectors = np.empty((len(texts), self._dim), np.float32)
-        limit = self._model.rules.max_characters
-        for start, end in _blocks(texts):
-            ids, offsets = self._words.tokenize([text[:limit] for text in texts[start:end]])
-            ids, offsets = _apply(self._model.rules, ids, offsets)
-            with np.errstate(over="ignore", invalid="ignore"):  # refused in words below
-                vectors[start:end] = self._normalize(self._rows.sum(ids, offsets))
+        for first, last in _blocks(texts):
+            vectors[first:last] = self._encode_plain(texts[first:last])
         return vectors
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text, known and unknown, without special tokens and before any truncation."""
         return self._words.count(text)
+
+    def count_tokens_many(self, texts: Sequence[str]) -> IntArray:
+        """Number of tokens of each text, int64 (texts,); see `count_tokens`.
+
+        Raises:
+            TypeError: ``texts`` is a single string.
+        """
+        _refuse_string(texts)
+        compiled = self.compiled(texts)
+        return self._words.counts(texts) if compiled is None else compiled.counts(texts)
+
+    def learn(self, texts: Sequence[str]) -> None:
+        """Tokenize the new words of these texts in one go, which many small calls would do bit by bit.
+
+        Nothing changes but the time of later calls.
+
+        Raises:
+            TypeError: ``texts`` is a single string.
+        """
+        _refuse_string(texts)
+        if (compiled := self.compiled(texts)) is not None:
+            compiled.learn(texts)
+        else:
+            self._words.learn(texts)
+
+    def compiled(self, texts: Sequence[str]) -> CompiledTexts | None:
+        """The path with compiled kernels, for this much text; ``None`` when numpy is to do it."""
+        bert = self._words.bert
+        if bert is None or (kernels := start.kernels(sum(map(len, texts)))) is None:
+            return None
+        if self._fast is None:
+            plain = Plain(self._encode_plain, self._words.counts, self._sum, self._normalize)
+            entries, rules = self._words.entries, self._model.rules
+            self._fast = CompiledTexts(kernels, bert, entries, self._rows, self._dim, rules, plain)
+        return self._fast
 
     def _encode_one(self, text: str) -> FloatArray:
         """The vector that the path for many texts makes, to the last bit, in less than half of its time."""
@@ -120,6 +166,15 @@ class StaticEncoder:
         vector: FloatArray = (sums / (norm or 1.0)).astype(np.float32)
         return vector[None]
 
+    def _encode_plain(self, texts: Sequence[str]) -> FloatArray:
+        limit = self._model.rules.max_characters
+        ids, offsets = self._words.tokenize([text[:limit] for text in texts])
+        with np.errstate(over="ignore", invalid="ignore"):  # refused in words below
+            return self._normalize(self._sum(ids, offsets))
+
+    def _sum(self, ids: TokenArray, offsets: IntArray) -> FloatArray:
+        return self._rows.sum(*_apply(self._model.rules, ids, offsets))
+
     def _normalize(self, sums: FloatArray) -> FloatArray:
         norms = np.sqrt((sums.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
         if not np.isfinite(norms).all():
@@ -128,6 +183,11 @@ class StaticEncoder:
 
     def _not_finite(self) -> ModelError:
         return ModelError(f"{self._model.name} has a vector that is not finite or far too large")
+
+
+def _refuse_string(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise TypeError("texts is a sequence of strings, not one string; put it in a list")
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from retrieval.encoders.bert import BertWords, spaced_entries, splits_into_words, tokenize
-from retrieval.encoders.entries import Memory
+from retrieval.encoders.cache import CacheStatistics
+from retrieval.encoders.entries import Entries, Memory
 
 IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.int32]
 
 _LONG_TEXT = 2**20
 _TOKEN_BYTES = 4
+_ENTRY_BYTES = 49 + 33 + 104  # a string, a bytes object and their place in a dictionary
 
 
 class WordTokenizer:
@@ -44,6 +46,23 @@ class WordTokenizer:
         # int32 token ids as bytes: joining those of the words of a text is the whole work, and C does it.
         self._memory = Memory()
         self._characters = 0
+        self._hits = self._misses = self._restarts = 0
+
+    @property
+    def bert(self) -> BertWords | None:
+        """Makes the tokens of single words, ``None`` where texts do not fall apart into words."""
+        return self._bert
+
+    @property
+    def entries(self) -> Entries | None:
+        """Entries with spaces, ``None`` when there are none."""
+        return self._entries
+
+    @property
+    def statistics(self) -> CacheStatistics:
+        """What the cache has done so far."""
+        size = self._characters + len(self._memory) * (_ENTRY_BYTES + 2 * _TOKEN_BYTES)
+        return CacheStatistics(self._hits, self._misses, len(self._memory), size, self._restarts)
 
     def __len__(self) -> int:
         """Words remembered, and what is remembered of those around them."""
@@ -72,6 +91,15 @@ class WordTokenizer:
         [packed] = self._packed([text])
         return len(packed) // _TOKEN_BYTES
 
+    def counts(self, texts: Sequence[str]) -> IntArray:
+        """Number of tokens of each text, int64 (texts,)."""
+        return np.fromiter(map(len, self._packed(texts)), np.int64, len(texts)) // _TOKEN_BYTES
+
+    def learn(self, texts: Sequence[str]) -> None:
+        """Remember the words of these texts, tokenized in one go."""
+        if plain := [text for text in texts if self._is_plain(text)]:
+            self._learn(plain)
+
     def _packed(self, texts: Sequence[str]) -> list[bytes]:
         memory = self._memory
         try:
@@ -86,6 +114,7 @@ class WordTokenizer:
             return self._direct(text)
         words = text.split()
         packed = b"".join(map(memory.tokens.__getitem__, words))
+        self._hits += len(words)
         if self._entries is None:
             return packed
         # Only now that all words are known to be learned: another thread may be learning them.
@@ -117,9 +146,11 @@ class WordTokenizer:
         with self._lock:
             new = words.difference(self._memory.tokens)
             self._characters += sum(map(len, new))
+            self._misses += len(new)
             if len(self._memory) + len(new) > self._max_words or self._characters > self._max_characters:
                 # Whoever still reads the old memory keeps it until done.
                 self._memory, new = Memory(), words
+                self._restarts += 1
                 self._characters = sum(map(len, words))
             memory = self._memory
             if self._entries is not None:

@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from retrieval.errors import ModelError
 from retrieval.token_tables.table import TokenTable
 from retrieval.token_tables.tensors import map_tensors
+from retrieval.token_tables.tokenizer_parts import tokenizer_parts
 
 Loader = Literal["two-stage", "model2vec", "sentence-transformers"]
 
@@ -231,7 +232,7 @@ def _token_limit(path: Path, key: str, value: object) -> int | None:
 
 def unknown_id(tokenizer: Tokenizer) -> int | None:
     """Id of the token that stands for everything outside the vocabulary, ``None`` when there is none."""
-    model = json.loads(tokenizer.to_str())["model"]
+    model = tokenizer_parts(tokenizer)["model"]
     # Unigram has the id, all others the token.
     unknown: int | None = model.get("unk_id")
     if model.get("unk_token") is not None:

@@ -17,6 +17,7 @@ from retrieval.errors import ModelError
 _CHECKED_BYTES = _RESIDENT_BYTES = 64 * 2**20
 _ROWS_READ = 2**11
 _NEVER_OVERFLOWS = 1e30  # numbers up to here can be added up in float32 as often as rows are read
+_TOKENS_BEFORE_RESIDENT = 2**16
 _TOKENS_FOR_SCIPY = 2**14  # a block of documents has more; queries and windows have fewer and need no scipy
 
 
@@ -83,7 +84,8 @@ class TokenTable:
 class RowSums:
     """Adds up vectors of tokens, always in float32 and in the order of the tokens.
 
-    Tables that fit into 64 MiB are kept as float32; of larger ones, the rows that a call needs are read.
+    Tables that fit into 64 MiB are kept as float32 once more than a search or two has been asked; until then, and of
+    larger ones always, the rows that a call needs are read.
 
     Args:
         table: The table.
@@ -95,15 +97,33 @@ class RowSums:
         self._table = table
         self._dim = dim
         self._skip = skip
-        small = table.tokens * dim * 4 <= _RESIDENT_BYTES
-        self._resident = table.read(np.arange(table.tokens), dim) if small else None
-        self._tame = self._resident is not None and _largest(self._resident) < _NEVER_OVERFLOWS
-        if self._resident is not None and skip is not None:
-            self._resident[skip] = 0
+        self._small = table.tokens * dim * 4 <= _RESIDENT_BYTES
+        self._asked = 0
+        self._resident: FloatArray | None = None
+        self._tame = False
+
+    def source(self) -> tuple[NDArray[Any], FloatArray] | None:
+        """Rows where they lie, in memory or in the file, for who reads them without numpy.
+
+        Returns:
+            int8 or float32 (tokens, at least dim), rows behind each other, and the scale of each, float32 (tokens,): a
+            vector is the beginning of a row times its scale. ``None`` where only `sum` can read the table.
+        """
+        table, rows = self._table, self._table.embeddings
+        if table.mapping is not None or rows.dtype != np.int8:
+            if self._small:
+                rows = self._made_resident()
+                return rows, np.ones(len(rows), np.float32)
+            if table.mapping is not None or rows.dtype != np.float32:
+                return None
+        if not (rows.flags.c_contiguous and rows.flags.aligned and rows.dtype.isnative):
+            return None
+        scales = np.ones(len(rows), np.float32) if table.weights is None else table.weights
+        return rows, np.ascontiguousarray(scales)
 
     def sum(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> FloatArray:
         """Sums over ``ids[offsets[i]:offsets[i + 1]]``, float32 (len(offsets) - 1, dim), zero over nothing."""
-        table = self._resident
+        table = self._rows_after(len(ids))
         if table is None:
             used = np.zeros(self._table.tokens, bool)
             used[ids] = True
@@ -130,14 +150,31 @@ class RowSums:
         What `sum` gives for the ids without those to skip, whose row is zero here; to the last bit, but for the sign of
         a zero.
         """
-        if self._resident is not None and self._tame and len(ids) <= _ROWS_READ:
-            sums: FloatArray = np.add.reduce(self._resident.take(ids, 0), 0)
+        if (table := self._resident) is not None and self._tame and len(ids) <= _ROWS_READ:
+            sums: FloatArray = np.add.reduce(table.take(ids, 0), 0)
             return sums
         if self._skip is not None:
             ids = ids[ids != self._skip]
         with np.errstate(over="ignore", invalid="ignore"):
             sums = self.sum(ids, np.array([0, len(ids)]))[0]
         return sums
+
+    def _rows_after(self, tokens: int) -> FloatArray | None:
+        """The whole table, if it is kept; so many tokens are asked for."""
+        self._asked += tokens
+        if self._resident is None and self._small and self._asked > _TOKENS_BEFORE_RESIDENT:
+            return self._made_resident()
+        return self._resident
+
+    def _made_resident(self) -> FloatArray:
+        if (made := self._resident) is None:
+            made = self._table.read(np.arange(self._table.tokens), self._dim)
+            tame = _largest(made) < _NEVER_OVERFLOWS
+            if self._skip is not None:
+                made[self._skip] = 0
+            # In this order: whoever finds the rows may rely on the rest.
+            self._tame, self._resident = tame, made
+        return made
 
 
 def _largest(table: FloatArray) -> float:
