@@ -7,10 +7,13 @@ passages anew at the end, so a sample from all over the source pays where the so
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from retrieval.chunking import Chunker
 from retrieval.datatypes import Document
 from retrieval.protocols import SparseEncoder
+
+_DOCUMENTS_AT_ONCE = 256
 
 
 def estimated_length(sample: Iterable[tuple[Document, float]], chunker: Chunker, sparse: SparseEncoder) -> float | None:
@@ -25,10 +28,13 @@ def estimated_length(sample: Iterable[tuple[Document, float]], chunker: Chunker,
         The ratio of both sums, at least 1; ``None`` when the sample has no passage.
     """
     terms = passages = 0.0
-    for document, weight in sample:
-        lengths = _lengths([passage.indexed_text for passage in chunker.split(document)], sparse)
-        terms += weight * sum(lengths)
-        passages += weight * len(lengths)
+    weighted = iter(sample)
+    while batch := list(islice(weighted, _DOCUMENTS_AT_ONCE)):
+        split = chunker.split_many([document for document, _ in batch])
+        lengths = iter(_lengths([passage.indexed_text for of_document in split for passage in of_document], sparse))
+        for (_, weight), of_document in zip(batch, split, strict=True):
+            terms += weight * sum(islice(lengths, len(of_document)))
+            passages += weight * len(of_document)
     return max(1.0, terms / passages) if passages else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +54,7 @@ class Counts:
         self.documents += step * (payload["index"] == 0)
         self.passages += step
         self.terms += step * int(payload["terms"])
-        self.ids ^= uuid.UUID(point_id).int
+        self.ids ^= int(point_id.replace("-", ""), 16)
 
 
 def repair(store: Store) -> Counts:

@@ -7,25 +7,20 @@ versions of a document are removed only after that.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
 from pipelines.point_writer import PointWriter
 from pipelines.points import passage_id, passage_payload
+from pipelines.preparation import PASSAGES_PER_BATCH, Preparation, ReadBatch, in_writing_order
 from pipelines.tally import Tally, document_mark
 from pipelines.tracing import span, traced
-from retrieval.chunking import Chunker
-from retrieval.datatypes import Document, Passage, Point, Rejected
-from retrieval.protocols import Encoder, SparseEncoder
-
-PASSAGES_PER_BATCH = 512
-_DOCUMENTS_PER_LOOKUP = 256
-_CHARACTERS_PER_LOOKUP = 16 * 2**20
+from retrieval.datatypes import Document, Passage, Point, Rejected, SparseVector
+from retrieval.encoders import EncodedPassages
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,101 +40,154 @@ class Pending:
     replaces: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A batch that was looked up, and what has to be written of it."""
+
+    batch: ReadBatch
+    twice: Sequence[Document]
+    unchanged: Sequence[tuple[str, str]]
+    rows: Sequence[int]
+    older: set[str]
+
+
 class DocumentWriter:
     """Writes what is new or changed and skips the rest.
 
     Args:
-        encoder: Static encoder of the index.
-        sparse: BM25 encoder of the index.
-        chunker: Cuts documents into passages.
         writer: Writes the points.
         tally: Where the work is counted.
         empty: Whether the index held nothing before, so that there are no older versions.
-        on_first: Called before the first write of each batch of documents with what it is going to write.
+        on_first: Called before the first write of each batch of documents with what it is going to write, and whether
+            no document comes behind them.
         on_batch: Called after every batch of points.
+        on_documents: Called after every batch of documents.
         sift: Chooses what is written of the documents that are new or changed.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
-        sparse: SparseEncoder,
-        chunker: Chunker,
         writer: PointWriter,
         tally: Tally,
         *,
         empty: bool,
-        on_first: Callable[[Sequence[Pending]], None] = lambda pending: None,
+        on_first: Callable[[Sequence[Pending], bool], None] = lambda pending, is_last: None,
         on_batch: Callable[[], None] = lambda: None,
+        on_documents: Callable[[], None] = lambda: None,
         sift: Callable[[Sequence[Pending]], list[Pending]] = list,
     ) -> None:
-        self._encoder = encoder
-        self._sparse = sparse
-        self._chunker = chunker
-        self._chunking = json.dumps(chunker.fingerprint, sort_keys=True)
         self._writer = writer
         self._tally = tally
         self._empty = empty
         self._on_first = on_first
         self._on_batch = on_batch
+        self._on_documents = on_documents
         self._sift = sift
         self.seen: set[bytes] = set()
         """Marks of all documents that came, usable or not."""
 
-    def write(self, documents: Sequence[Document]) -> None:
-        """Bring one batch of documents into the index."""
-        pending = self._sift(self._prepare(documents))
-        if not pending:
-            return
-        self._on_first(pending)
-        stream = ((item, passage) for item in pending for passage in (*item.passages[1:], item.passages[0]))
-        searchable: set[str] = set()
-        while batch := list(islice(stream, PASSAGES_PER_BATCH)):
-            self._write_batch(batch, searchable)
-            self._on_batch()
+    def write(self, source: Preparation) -> None:
+        """Bring all documents of a source into the index.
+
+        An error of the source is raised when everything that it gave before is written.
+        """
+        waiting: deque[_Chosen] = deque()
+        failure: Exception | None = None
+        ended = False
+        while True:
+            while not ended and len(waiting) < source.ahead and (not waiting or source.has_read()):
+                try:
+                    batch = source.read()
+                except Exception as error:
+                    batch, failure = None, error
+                if batch is None:
+                    ended = True
+                else:
+                    waiting.append(self._choose(batch))
+                    source.cut(batch, waiting[-1].rows)
+            if not waiting:
+                break
+            self._write(waiting.popleft(), source)
+            self._on_documents()
+        if failure is not None:
+            raise failure
 
     @traced("prepare")
-    def _prepare(self, batch: Sequence[Document]) -> list[Pending]:
-        """Leave out what is empty, repeated or already stored under the same hash."""
-        fresh: dict[str, tuple[Document, str]] = {}
-        for document in batch:
-            self._tally.documents += 1
+    def _choose(self, batch: ReadBatch) -> _Chosen:
+        """Leave out what is repeated or already stored under the same hash."""
+        twice: list[Document] = []
+        fresh: dict[str, int] = {}
+        for row, document in enumerate(batch.documents):
             mark = document_mark(document.key)
             if mark in self.seen:
-                self._tally.reject(came_twice(document.source, document.id))
+                twice.append(document)
                 continue
             self.seen.add(mark)
-            digest = self._digest(document)
-            fresh[passage_id(document.key, digest, 0)] = (document, digest)
-        for point_id in self._writer.present(list(fresh)):
-            document, _ = fresh.pop(point_id)
-            self._tally.unchanged += 1
-            self._writer.complete(document.key, point_id, "unchanged")
-        keys = [document.key for document, _ in fresh.values()]
-        older = self._writer.older(keys) if keys and not self._empty else set()
+            fresh[passage_id(document.key, batch.digests[row], 0)] = row
+        unchanged = []
+        older: set[str] = set()
+        if not self._empty and fresh:
+            for point_id in self._writer.present(list(fresh)):
+                unchanged.append((batch.documents[fresh.pop(point_id)].key, point_id))
+            keys = [batch.documents[row].key for row in fresh.values()]
+            older = self._writer.older(keys) if keys else set()
+        return _Chosen(batch, twice, unchanged, list(fresh.values()), older)
+
+    def _write(self, chosen: _Chosen, source: Preparation) -> None:
+        for rejection in chosen.batch.rejected:
+            self._tally.reject(rejection)
+        self._tally.documents += len(chosen.batch.documents)
+        for document in chosen.twice:
+            self._tally.reject(came_twice(document.source, document.id))
+        self._tally.unchanged += len(chosen.unchanged)
+        for key, point_id in chosen.unchanged:
+            self._writer.complete(key, point_id, "unchanged")
+        pending = self._sift(self._pending(chosen, source.passages()))
+        if not pending:
+            return
+        self._on_first(pending, chosen.batch.is_last)
+        stream = (
+            (pending[number], passage) for number, passage in in_writing_order([item.passages for item in pending])
+        )
+        batches: list[list[tuple[Pending, Passage]]] = []
+        while batch := list(islice(stream, PASSAGES_PER_BATCH)):
+            batches.append(batch)
+        groups = [[passage for _, passage in batch] for batch in batches]
+        searchable: set[str] = set()
+        encoded = source.encoded(groups, self._writer.manifest.average_length)
+        for batch in batches:
+            with span("encode", passages=len(batch)):
+                vectors = next(encoded)
+            started = time.perf_counter()
+            self._write_batch(batch, vectors, searchable)
+            self._tally.write_seconds += time.perf_counter() - started
+            self._tally.read_seconds, self._tally.encode_seconds = source.busy.read, source.busy.encode
+            self._on_batch()
+
+    def _pending(self, chosen: _Chosen, passages: Sequence[Sequence[Passage]]) -> list[Pending]:
+        """What has passages; the rest is rejected."""
         pending = []
-        for document, digest in fresh.values():
-            passages = tuple(self._chunker.split(document))
-            if passages:
-                pending.append(Pending(document, digest, passages, document.key in older))
+        for row, of_document in zip(chosen.rows, passages, strict=True):
+            document = chosen.batch.documents[row]
+            if of_document:
+                digest = chosen.batch.digests[row]
+                pending.append(Pending(document, digest, tuple(of_document), document.key in chosen.older))
             else:
                 self._tally.reject(Rejected(document.source or document.id, "the text is empty"))
         return pending
 
-    def _digest(self, document: Document) -> str:
-        content = [document.id, document.title, document.text, document.metadata, document.source, self._chunking]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
     @traced("batch")
-    def _write_batch(self, batch: Sequence[tuple[Pending, Passage]], searchable: set[str]) -> None:
-        """Encode and upsert one batch, then replace the older versions of the documents it completes.
+    def _write_batch(
+        self, batch: Sequence[tuple[Pending, Passage]], vectors: EncodedPassages, searchable: set[str]
+    ) -> None:
+        """Upsert one batch, then replace the older versions of the documents it completes.
 
         A passage without any known token is left out, a document of only such passages is rejected. The first passage
         comes last and is written in any case when another one is searchable, because it marks the document as complete.
         """
         points: list[Point] = []
         completed: list[tuple[Pending, str]] = []
-        for (item, passage), point in zip(batch, self._points(batch), strict=True):
+        for (item, passage), point in zip(batch, self._points(batch, vectors), strict=True):
             key = item.document.key
             if key in self._writer.refused:
                 continue
@@ -169,40 +217,19 @@ class DocumentWriter:
             self._tally.added += 1
         self._writer.complete(key, point_id, "changed" if item.replaces else "added")
 
-    def _points(self, batch: Sequence[tuple[Pending, Passage]]) -> Iterator[Point]:
-        texts = [passage.indexed_text for _, passage in batch]
-        manifest = self._writer.manifest
-        with span("encode", passages=len(texts)):
-            dense = self._encoder.encode_documents(texts)
-            sparse, lengths = self._sparse.encode_documents(texts, manifest.average_length)
-        known = np.any(dense, axis=1).tolist()
-        for row, (item, passage) in enumerate(batch):
-            yield Point(
+    def _points(self, batch: Sequence[tuple[Pending, Passage]], vectors: EncodedPassages) -> list[Point]:
+        run = self._writer.manifest.runs
+        terms = itertools.pairwise(vectors.offsets.tolist())
+        rows = zip(batch, vectors.dense, vectors.known.tolist(), terms, vectors.lengths.tolist(), strict=True)
+        return [
+            Point(
                 id=passage_id(item.document.key, item.digest, passage.index),
-                dense=dense[row] if known[row] else None,
-                sparse=sparse[row] if len(sparse[row].indices) else None,
-                payload=passage_payload(
-                    item.document, passage, digest=item.digest, terms=lengths[row], run=manifest.runs
-                ),
+                dense=dense if known else None,
+                sparse=SparseVector(vectors.indices[start:end], vectors.weights[start:end]) if end > start else None,
+                payload=passage_payload(item.document, passage, digest=item.digest, terms=length, run=run),
             )
-
-
-def document_batches(documents: Iterable[Document]) -> Iterator[tuple[list[Document], bool]]:
-    """Documents to look up together: few enough that huge ones do not pile up in memory.
-
-    Yields:
-        A batch, and whether it is known to be the last.
-    """
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if len(batch) == _DOCUMENTS_PER_LOOKUP or characters >= _CHARACTERS_PER_LOOKUP:
-            yield batch, False
-            batch, characters = [], 0
-    if batch:
-        yield batch, True
+            for (item, passage), dense, known, (start, end), length in rows
+        ]
 
 
 def came_twice(source: str, document_id: str) -> Rejected:

@@ -22,6 +22,9 @@ class Tally:
     unchanged: int = 0
     removed: int = 0
     passages: int = 0
+    read_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
     rejected: list[Rejected] = field(default_factory=list)
     rejected_count: int = 0
     rejected_sources: set[str] = field(default_factory=set)
@@ -49,6 +52,9 @@ class Tally:
             passages=self.passages if passages is None else passages,
             rejected=self.rejected_count,
             seconds=time.perf_counter() - self.started,
+            read_seconds=self.read_seconds,
+            encode_seconds=self.encode_seconds,
+            write_seconds=self.write_seconds,
         )
 
     def report(self) -> IngestReport:
@@ -64,6 +70,9 @@ class Tally:
             seconds=time.perf_counter() - self.started,
             duplicates=tuple(self.duplicates),
             duplicate_count=self.duplicate_count,
+            read_seconds=self.read_seconds,
+            encode_seconds=self.encode_seconds,
+            write_seconds=self.write_seconds,
         )
 
 

@@ -117,7 +117,7 @@ def many_writers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., IngestReport]
                 pipeline.store,
                 pipeline.encoder,
                 pipeline.sparse,
-                pipeline._chunker,
+                pipeline._chunker(pipeline.encoder),
                 pipeline.manifest,
             )
             return ingest.run(path, address="", sync=sync, part_bytes=part_bytes)

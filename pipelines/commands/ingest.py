@@ -218,13 +218,16 @@ def _continued(before: IngestReport, progress: IngestProgress) -> IngestProgress
         passages=progress.passages + before.passages,
         rejected=progress.rejected + before.rejected_count,
         seconds=progress.seconds + before.seconds,
+        read_seconds=progress.read_seconds + before.read_seconds,
+        encode_seconds=progress.encode_seconds + before.encode_seconds,
+        write_seconds=progress.write_seconds + before.write_seconds,
     )
 
 
 def _joined(first: IngestReport, second: IngestReport) -> IngestReport:
     names = (
         *("added", "changed", "unchanged", "removed", "rejected", "rejected_count", "passages", "seconds"),
-        *("duplicates", "duplicate_count"),
+        *("duplicates", "duplicate_count", "read_seconds", "encode_seconds", "write_seconds"),
     )
     return replace(first, **{name: getattr(first, name) + getattr(second, name) for name in names})
 

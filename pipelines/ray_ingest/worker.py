@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.counts import Counts
-from pipelines.document_writer import DocumentWriter, document_batches
+from pipelines.document_writer import DocumentWriter
 from pipelines.point_writer import Outcome, PointWriter
+from pipelines.preparation import PreparationHere, Preparing
 from pipelines.tally import Tally, document_mark
 from pipelines.two_stage import TwoStagePipeline
 from retrieval import __version__
 from retrieval.chunking import Chunker
 from retrieval.config import Config
-from retrieval.datatypes import IndexManifest
+from retrieval.datatypes import IndexManifest, Rejected
 from retrieval.documents import Part, read_part
 from retrieval.encoders import Bm25Encoder
 from retrieval.errors import DocumentError, IndexMismatchError, StoreError
@@ -94,7 +95,7 @@ class PartWorker:
         self._manifest = state.manifest
         self._empty = state.empty
         self._pipeline = TwoStagePipeline.open(config=state.config)
-        self._chunker = Chunker(state.config.chunking, self._pipeline.encoder.count_tokens)
+        self._chunker = Chunker.of_encoder(state.config.chunking, self._pipeline.encoder)
         found = self._pipeline.manifest
         if (found.generation, found.runs, found.state) != (
             state.manifest.generation,
@@ -120,11 +121,11 @@ class PartWorker:
             )
         tally = Tally()
         writer = _PartWriter(self._pipeline.store, self._manifest, tally)
-        documents = DocumentWriter(
-            self._pipeline.encoder, Bm25Encoder(self._config.bm25), self._chunker, writer, tally, empty=self._empty
-        )
-        for batch, _ in document_batches(read_part(part, self._config.documents, on_rejected=tally.reject)):
-            documents.write(batch)
+        documents = DocumentWriter(writer, tally, empty=self._empty)
+        work = Preparing(self._pipeline.encoder, Bm25Encoder(self._config.bm25), self._chunker)
+        rejected: list[Rejected] = []
+        read = read_part(part, self._config.documents, on_rejected=rejected.append)
+        documents.write(PreparationHere(work, read, rejected))
         self._pipeline.store.flush()
         return PartReport(part.number, tally, writer.counts, _records(documents.seen, writer.outcomes))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,12 +11,11 @@ import numpy as np
 from retrieval.datatypes import Arm, FloatArray, Point, Quantization, SearchRequest, SparseVector
 from retrieval.errors import StoreInputError
 from retrieval.stores.filters import Clause, parse_filter
+from retrieval.stores.payloads import checked_payload
+from retrieval.stores.regular import NORM_TOLERANCE, regular_vectors
 
-MAX_PAYLOAD_BYTES = 16 * 2**20
-MAX_PAYLOAD_DEPTH = 32
 MAX_LIMIT = 100_000
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_NORM_TOLERANCE = 1e-3
 
 
 def checked_points(points: Sequence[Point], dim: int) -> list[Point]:
@@ -34,17 +32,23 @@ def checked_points(points: Sequence[Point], dim: int) -> list[Point]:
     Raises:
         StoreInputError: A point is not usable; the message names it and the field.
     """
+    batch = list(points)
+    vectors = regular_vectors(batch, dim)
     checked: dict[str, Point] = {}
-    for position, point in enumerate(points):
+    for position, point in enumerate(batch):
         place = f"point {position}"
         if not isinstance(point, Point):
             raise StoreInputError(f"{place} is a {type(point).__name__}, not a Point")
-        (point_id,) = checked_ids([point.id], f"{place}: id")
-        place = f"{place} ({point_id})"
-        dense = None if point.dense is None else checked_dense(point.dense, dim, f"{place}: dense")
-        sparse = None if point.sparse is None else checked_sparse(point.sparse, f"{place}: sparse")
-        checked.pop(point_id, None)
-        checked[point_id] = Point(point_id, dense, sparse, checked_payload(point.payload, f"{place}: payload"))
+        if not isinstance(point.id, str) or not _UUID.fullmatch(point.id):
+            checked_ids([point.id], f"{place}: id")
+        if vectors is None:
+            place = f"{place} ({point.id})"
+            dense = None if point.dense is None else checked_dense(point.dense, dim, f"{place}: dense")
+            sparse = None if point.sparse is None else checked_sparse(point.sparse, f"{place}: sparse")
+        else:
+            dense, sparse = vectors[position]
+        checked.pop(point.id, None)
+        checked[point.id] = Point(point.id, dense, sparse, checked_payload(point.payload, position, point.id))
     return list(checked.values())
 
 
@@ -82,7 +86,7 @@ def checked_dense(vector: Any, dim: int, place: str) -> FloatArray:
         raise StoreInputError(f"{place} holds NaN or infinite values")
     with np.errstate(over="ignore"):
         norm = float(np.linalg.norm(array.astype(np.float64)))
-    if norm != 0.0 and abs(norm - 1.0) > _NORM_TOLERANCE:
+    if norm != 0.0 and abs(norm - 1.0) > NORM_TOLERANCE:
         raise StoreInputError(
             f"{place} has length {norm:.6g}; it must be of unit length or all zero (divide by its norm)"
         )
@@ -117,21 +121,6 @@ def checked_sparse(vector: Any, place: str) -> SparseVector | None:
     if not np.isfinite(values).all():
         raise StoreInputError(f"{place} has values beyond float32")
     return SparseVector(indices, values)
-
-
-def checked_payload(payload: Any, place: str) -> dict[str, Any]:
-    """Copy a payload as plain JSON values.
-
-    Raises:
-        StoreInputError: It holds something that JSON would lose or change, or is larger than `MAX_PAYLOAD_BYTES`.
-    """
-    if not isinstance(payload, Mapping):
-        raise StoreInputError(f"{place} is a {type(payload).__name__}, not a mapping")
-    plain, size = _plain(payload, place, 0)
-    if size > MAX_PAYLOAD_BYTES:
-        raise StoreInputError(f"{place} has {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")
-    assert isinstance(plain, dict)
-    return plain
 
 
 def checked_requests(
@@ -239,49 +228,3 @@ def payload_selector(payload: bool | Sequence[str]) -> Callable[[Mapping[str, An
         raise StoreInputError(f"payload is true, false or a list of top-level keys, not {payload!r}")
     keys = tuple(payload)
     return lambda values: {key: values[key] for key in keys if key in values}
-
-
-def _plain(value: Any, place: str, depth: int) -> tuple[Any, int]:
-    if value is None or isinstance(value, bool):
-        return value, 5
-    if isinstance(value, str):
-        return value, _text_size(value, place)
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise StoreInputError(f"{place} is an integer beyond 64 bits: {value}; store it as a string")
-        return value, 8
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise StoreInputError(f"{place} is {value}, which JSON cannot carry; leave it out or store null")
-        return value, 8
-    if depth >= MAX_PAYLOAD_DEPTH:
-        raise StoreInputError(f"{place} is nested more than {MAX_PAYLOAD_DEPTH} deep")
-    return _plain_container(value, place, depth)
-
-
-def _plain_container(value: Any, place: str, depth: int) -> tuple[Any, int]:
-    if isinstance(value, Mapping):
-        pairs, size = {}, 2
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise StoreInputError(f"{place} has the key {key!r}, which is not a string")
-            pairs[key], item_size = _plain(item, f"{place}.{key}", depth + 1)
-            size += _text_size(key, place) + item_size
-        return pairs, size
-    if isinstance(value, list | tuple):
-        items, size = [], 2
-        for index, item in enumerate(value):
-            plain, item_size = _plain(item, f"{place}[{index}]", depth + 1)
-            items.append(plain)
-            size += item_size
-        return items, size
-    raise StoreInputError(f"{place} is a {type(value).__name__}, which is not a JSON value")
-
-
-def _text_size(text: str, place: str) -> int:
-    if text.isascii():
-        return len(text)
-    try:
-        return len(text.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        raise StoreInputError(f"{place} holds half of a surrogate pair, which UTF-8 cannot carry") from error
