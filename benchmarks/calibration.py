@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.defaults import DEVELOPMENT_PAIRS, DevelopmentSet, read_collection, read_pairs
 from pipelines import TwoStagePipeline
-from retrieval.config import Config
+from retrieval.config import Config, RerankConfig
 from retrieval.rerankers import (
     RerankerCalibration,
     Threshold,
@@ -42,6 +42,7 @@ from retrieval.rerankers import (
 TARGETS = (0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
 TOP_K = 5
 DEPTH = 20
+EVERYTHING = Config(rerank=RerankConfig(early_stop="never"))
 Read = list[tuple[float, bool]]
 """Logit and label of each passage that was read, in the order of the result."""
 
@@ -53,7 +54,7 @@ def development_sets(pairs: Path, beir: Path, queries: int, passages: int) -> di
 
 def read_set(development: DevelopmentSet, foreign: Sequence[str]) -> dict[str, Any]:
     """What the cross-encoder made of the best twenty of each query, and of queries that belong to other sets."""
-    with tempfile.TemporaryDirectory() as folder, TwoStagePipeline.open(folder, Config()) as pipeline:
+    with tempfile.TemporaryDirectory() as folder, TwoStagePipeline.open(folder, EVERYTHING) as pipeline:
         pipeline.ingest(development.documents)
         own = [read_query(pipeline, query, development.qrels[name]) for name, query in development.queries.items()]
         strange = [read_query(pipeline, query, {}) for query in foreign]

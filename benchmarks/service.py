@@ -166,7 +166,7 @@ def search(bench: Bench, options: dict[str, Any], seconds: float) -> dict[str, A
     bodies = [{"query": query, **options} for query in bench.queries]
     workers = os.cpu_count() or 1
     numbers: dict[str, Any] = {}
-    with serve(bench.index, *PATIENT) as server:
+    with serve(bench.index, *PATIENT, "--set", "rerank.cache_mb=0") as server:
         for connections in (1, workers):
             load = Load("/v1/search", bodies, connections, seconds)
             most = numbers[f"{connections} at a time"] = bench.repeated(server, load)

@@ -123,7 +123,7 @@ class Writer:
 
 def run(index: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The load, the kill, and what was there after it."""
-    with serve(index, *PATIENT) as server:
+    with serve(index, *PATIENT, "--set", "rerank.cache_mb=0") as server:
         warm_up(server, arguments)
         writer = Writer(server.url)
         threads = [

@@ -9,7 +9,14 @@ from typing import Any, Self
 from pipelines.search_options import MinScore
 from retrieval.errors import ModelError, StoreCorruptError
 from retrieval.protocols import Reranker
-from retrieval.rerankers import Calibration, HasCalibration, IndexCalibration, Threshold, reranker_identity
+from retrieval.rerankers import (
+    Calibration,
+    Forecast,
+    HasCalibration,
+    IndexCalibration,
+    Threshold,
+    reranker_identity,
+)
 
 _REMEDY = "'retrieval calibrate --qrels PATH' fits one on judgements of your own and stores it with the index"
 
@@ -27,6 +34,7 @@ class Confidence:
         threshold: Where a good answer begins, as stored with the index; ``None`` without one.
         twin_margin: Distance of two logits from which on the order of twins counts as settled.
         warning: What is not as it should be, for a person; ``None`` otherwise.
+        forecast: What is to be expected of candidates that were not read; ``None`` where nobody has measured it.
     """
 
     reranker: str = ""
@@ -34,6 +42,7 @@ class Confidence:
     threshold: Threshold | None = None
     twin_margin: float = DEFAULT_TWIN_MARGIN
     warning: str | None = None
+    forecast: Forecast | None = None
 
     @classmethod
     def of(cls, reranker: Reranker, stored: IndexCalibration | None) -> Self:
@@ -50,14 +59,15 @@ class Confidence:
         except ModelError as error:
             name, warning = reranker.name, f"hits have no probability: {error}"
         margin = DEFAULT_TWIN_MARGIN if own is None or own.twins is None else own.twins.logits
+        forecast = None if own is None else own.forecast
         if stored is not None and stored.reranker == name:
-            return cls(name, stored.passages, stored.threshold, margin)
+            return cls(name, stored.passages, stored.threshold, margin, forecast=forecast)
         if stored is not None and warning is None:
             warning = (
                 f"the threshold of the index was fitted for the cross-encoder {stored.reranker}, not for {name}; "
                 "run 'retrieval calibrate' again"
             )
-        return cls(name, None if own is None else own.passages, None, margin, warning)
+        return cls(name, None if own is None else own.passages, None, margin, warning, forecast)
 
     def probabilities(self, logits: Sequence[float | None]) -> list[float | None]:
         """One for each logit, ``None`` where there is no logit or no calibration."""

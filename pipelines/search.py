@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from pipelines.cautions import Cautions, answered
 from pipelines.confidence import Confidence
@@ -29,7 +31,15 @@ from retrieval.errors import RetrievalError
 from retrieval.negation import negation_cues
 from retrieval.ordering import fuse
 from retrieval.protocols import Encoder, Reranker, SparseEncoder, Store
-from retrieval.rerankers import IndexCalibration, Reading, choose_windows, read_candidates
+from retrieval.rerankers import (
+    EarlyStop,
+    IndexCalibration,
+    LikelySettled,
+    Reading,
+    ReadingTask,
+    choose_windows,
+    read_together,
+)
 
 _NEGATION_DEPTH = 2
 _PASSAGES_PER_GROUP: dict[GroupBy, int] = {"document": 3, "passage": 1}
@@ -107,10 +117,10 @@ class Search:
         retrieved = time.perf_counter()
         share = 1000 / len(queries)
         encode_ms, retrieve_ms = (encoded - started) * share, (retrieved - encoded) * share
-        return [
-            self._second_stage(query, found, options, encode_ms, retrieve_ms)
-            for query, found in zip(queries, fetched, strict=True)
-        ]
+        outcomes = list(self._second_stages(zip(queries, fetched, strict=True), options))
+        rerank_ms = (time.perf_counter() - retrieved) * share
+        timings = Timings(encode_ms, retrieve_ms, rerank_ms, encode_ms + retrieve_ms + rerank_ms)
+        return [replace(outcome, timings=timings) for outcome in outcomes]
 
     def _first_stage(self, dense: FloatArray, sparse: Sequence[SparseVector], options: SearchOptions) -> list[Fetched]:
         plan: list[tuple[int, Arm]] = []
@@ -131,10 +141,36 @@ class Search:
         with span("fuse"):
             return [Fetched(fuse(found, settings), dense[row], []) for row, found in enumerate(arms)]
 
-    def _second_stage(
-        self, query: str, found: Fetched, options: SearchOptions, encode_ms: float, retrieve_ms: float
-    ) -> Results:
-        started = time.perf_counter()
+    def _second_stages(self, found: Iterable[tuple[str, Fetched]], options: SearchOptions) -> Iterator[Results]:
+        """Read for all queries together, of which a few are open at a time; results without their timings."""
+        opened: deque[_Open] = deque()
+
+        def tasks() -> Iterator[ReadingTask]:
+            for query, candidates in found:
+                one = self._open(query, candidates, options)
+                opened.append(one)
+                yield one.task
+
+        with span("rerank", depth=options.depth) as reading_span:
+            read, stops = 0, []
+            for reading in self._readings(tasks()):
+                one = opened.popleft()
+                read += reading.reranked
+                stops.append(reading.stopped)
+                yield self._results(one, replace(reading, warning=reading.warning or one.readers.warning), options)
+            reading_span.set(queries=len(stops), reranked=read, stopped=",".join(sorted(set(stops))))
+
+    def _readings(self, tasks: Iterable[ReadingTask]) -> Iterator[Reading]:
+        """As `read_together`; the cross-encoder is opened by the first task that needs it."""
+        waiting = iter(tasks)
+        for task in waiting:
+            if task.texts:
+                yield from read_together(chain([task], waiting), self._reranker(), clock=self._clock)
+            else:
+                yield Reading.unread(task.first_stage)
+
+    def _open(self, query: str, found: Fetched, options: SearchOptions) -> _Open:
+        """Look at the candidates of a query and say what is to be read of them."""
         cues = negation_cues(query)
         depth = options.depth * (_NEGATION_DEPTH if cues else 1) if options.rerank else 0
         with span("load"):
@@ -144,28 +180,29 @@ class Search:
             twins = self._twins(query, found)
         readers = self._open_reranker() if depth and found.payloads else _Readers()
         least = readers.confidence.least(options.min_score) if depth else None
-        with span("rerank", depth=depth) as reading_span:
-            reading, ranges = self._read(query, found, _Plan(depth, twins, least), options, readers)
-            reading_span.set(reranked=reading.reranked, stopped=reading.stopped)
-        outcomes = outcomes_of(found, reading, ranges, readers.confidence.probabilities(reading.logits))
+        plan = _Plan(depth, twins, least)
+        task, ranges = self._task(query, found, plan, options, readers)
+        return _Open(query, found, cues, plan, readers, task, ranges)
+
+    def _results(self, one: _Open, reading: Reading, options: SearchOptions) -> Results:
+        found, least, confidence = one.found, one.plan.least, one.readers.confidence
+        outcomes = outcomes_of(found, reading, one.ranges, confidence.probabilities(reading.logits))
         shown = best_hits(found, outcomes, options)
         if len(shown) < options.top_k and len(found.payloads) < len(found.candidates):
             found.load(self._store, len(found.candidates))
             shown = best_hits(found, outcomes, options)
         hits = shown if least is None else best_hits(found, outcomes, options, least)
-        open_orders = unsettled(twins, found, outcomes, hits, readers.confidence.twin_margin)
-        cautions = Cautions(query, cues, depth, options, readers.confidence, least)
-        rerank_ms = (time.perf_counter() - started) * 1000
+        open_orders = unsettled(one.plan.twins, found, outcomes, hits, confidence.twin_margin)
+        cautions = Cautions(one.query, one.cues, one.plan.depth, options, confidence, least)
         return Results(
-            query=query,
+            query=one.query,
             hits=hits,
-            timings=Timings(encode_ms, retrieve_ms, rerank_ms, encode_ms + retrieve_ms + rerank_ms),
             reranked=reading.reranked,
             stopped=reading.stopped,
             candidates=len(found.candidates),
             warnings=(*cautions.of(len(found.candidates), reading, shown, hits), *open_orders),
             settled=not open_orders,
-            answered=answered(shown, hits, readers.confidence.threshold),
+            answered=answered(shown, hits, confidence.threshold),
         )
 
     def _twins(self, query: str, found: Fetched) -> Twins:
@@ -189,16 +226,14 @@ class Search:
             self._confidence = Confidence.of(reranker, self.calibration)
         return self._confidence
 
-    def _read(
+    def _task(
         self, query: str, found: Fetched, plan: _Plan, options: SearchOptions, readers: _Readers
-    ) -> tuple[Reading, dict[int, tuple[int, int]]]:
-        """Let the cross-encoder read; without it, or if it fails, the first stage stands."""
-        first = [candidate.score for candidate in found.candidates]
-        in_order = min(plan.depth, len(found.payloads))
-        if readers.reranker is None or not in_order:
-            return Reading.unread(first, readers.warning), {}
+    ) -> tuple[ReadingTask, dict[int, tuple[int, int]]]:
+        """What the cross-encoder is to read, nothing where there is none; and the stretch of each text."""
         settings = self._config.rerank
-        positions = [*range(in_order), *plan.twins.to_read(in_order)]
+        first = [candidate.score for candidate in found.candidates]
+        in_order = min(plan.depth, len(found.payloads)) if readers.reranker is not None else 0
+        positions = [*range(in_order), *plan.twins.to_read(in_order)] if in_order else []
         texts = [str(found.payloads[at]["text"]) for at in positions]
         spans = self._windows(found, texts)
         ranges = dict(zip(positions, spans, strict=True))
@@ -207,24 +242,29 @@ class Search:
             for at, text, (start, end) in zip(positions, texts, spans, strict=True)
         }
         groups = groups_of(found, options.group_by)
-        least = plan.least
-        reading = read_candidates(
+        task = ReadingTask(
             query,
             [stretches[at] for at in range(in_order)],
             first,
-            readers.reranker,
-            first_stage_weight=settings.first_stage_weight,
-            top_k=options.top_k,
+            settings.first_stage_weight,
+            options.top_k,
             # A candidate whose document is not known counts with the first one's, so that it settles nothing.
-            groups=groups + groups[:1] * (len(first) - len(groups)),
+            groups=groups + groups[:1] * (len(first) - len(groups)) if groups else None,
             budget_ms=options.budget_ms,
             batch_size=settings.batch_size,
-            counts=None if least is None else partial(readers.confidence.reaches, least=least),
+            counts=None if plan.least is None else partial(readers.confidence.reaches, least=plan.least),
             twins=plan.twins.groups,
             beyond={at: stretches[at] for at in positions[in_order:]},
-            clock=self._clock,
+            early_stop=self._early_stop(readers.confidence),
         )
-        return reading, ranges
+        return task, ranges
+
+    def _early_stop(self, confidence: Confidence) -> EarlyStop:
+        wanted = self._config.rerank.early_stop
+        if isinstance(wanted, float):
+            # Without a forecast for this cross-encoder only what is certain stops it.
+            return "exact" if confidence.forecast is None else LikelySettled(confidence.forecast, wanted)
+        return "exact" if wanted == "exact" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +283,16 @@ class _Readers:
     reranker: Reranker | None = None
     confidence: Confidence = Confidence()
     warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A query whose candidates are being read, and what its result needs besides."""
+
+    query: str
+    found: Fetched
+    cues: Sequence[str]
+    plan: _Plan
+    readers: _Readers
+    task: ReadingTask
+    ranges: dict[int, tuple[int, int]]

@@ -42,7 +42,7 @@ def playground(
     index: Path, documents: Sequence[Document] | None = None, config: ServiceConfig | None = None
 ) -> Iterator[str]:
     """The address of a playground; ``documents`` are those on paper and the tides where they are not given."""
-    pipeline = TwoStagePipeline.open(index, small_config(rerank={"depth": DEPTH}))
+    pipeline = TwoStagePipeline.open(index, small_config(rerank={"depth": DEPTH, "cache_mb": 0}))
     found = [*paper_corpus(), *tides()] if documents is None else documents
     if found:
         pipeline.ingest(found)

@@ -398,17 +398,18 @@ def losses_of(folder: Path, config: Config | None = None) -> LossReport:
 
 def test_an_evaluation_names_the_stages(collection: Path, tmp_path: Path) -> None:
     """Twelve documents: with all of them candidates, the last two of the result are missed."""
+    config = Config(rerank=RerankConfig(early_stop="exact"))
     with (collection / "corpus.jsonl").open("a") as corpus:
         corpus.write(json.dumps({"_id": "empty", "title": "", "text": " "}) + "\n")
     judged(collection, {"q1": ["pipe-1"]})
     options = EvaluateOptions(limit=1)
-    *_, two_stage = evaluate_collection(collection, options=options).systems
+    *_, two_stage = evaluate_collection(collection, config, options=options).systems
     ranked = [document for document, _ in two_stage.run["q1"]]
     assert len(ranked) == 12
     last = ranked[-1]
     judged(collection, {"q1": [ranked[0], last, "empty", "ghost"]})
 
-    losses = losses_of(collection)
+    losses = losses_of(collection, config)
     assert {stage: count for stage, count in losses.stages.items() if count} == {
         "found": 1,
         "not ingested": 2,
@@ -550,7 +551,9 @@ def test_advice_about_compression() -> None:
 
 
 def test_advice_about_reading() -> None:
-    assert "Raise rerank.depth above 20: of 8 relevant documents" in advise(report_with({"rerank depth": 8}))
+    assert (
+        "Raise rerank.depth above 20, or set rerank.early_stop to exact instead of 0.15: of 8 relevant documents"
+    ) in advise(report_with({"rerank depth": 8}))
     assert "would lift up to 2 into" in advise(report_with({"rerank depth": 8}))
     assert "lift at most 2 into the top 10" in advise(report_with({"rerank depth": 9}))
     assert "Reading further hardly helps" in advise(report_with({"rerank depth": 9}))

@@ -45,7 +45,11 @@ def test_typing_shows_both_orders(visit: Visit, url: str) -> None:
     assert titles(visit.page, "final") == [named(hit) for hit in answer["hits"]]
     assert [text.split()[0] for text in titles(visit.page, "first")[:4]] == ["copper"] * 4
     assert len(titles(visit.page, "first")) == min(20, len(first_stage(url, QUERY)))
-    ends = {"complete": ", all it was asked to read.", "settled": "; then the best could not change any more."}
+    ends = {
+        "complete": ", all it was asked to read.",
+        "settled": "; then the best could not change any more.",
+        "likely": "; then the best would hardly change any more.",
+    }
     read = f"The cross-encoder read {answer['reranked']} of {answer['candidates']} candidates{ends[answer['stopped']]}"
     assert visit.page.inner_text("#reading") == read
     assert re.match(rf"{len(answer['hits'])} hits, \d+ moved, in ", visit.page.text_content("#status") or "")

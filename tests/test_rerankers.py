@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_scores_by_hand_in_input_order(folder: Path) -> None:
     texts = ["copper pipe pipe leak", "", "star", "copper " * 5, "pipe"]
-    scores = OnnxCrossEncoder(folder, batch_size=2).score("copper pipe", texts)
+    scores = OnnxCrossEncoder(folder).score("copper pipe", texts)
     assert scores.dtype == np.float32
     assert scores.tolist() == [3.0, 0.0, 0.0, 5.0, 1.0]
 
@@ -39,7 +39,6 @@ def test_it_is_a_reranker_with_the_name_of_its_configuration(folder: Path) -> No
     reranker = OnnxCrossEncoder(str(folder))
     assert isinstance(reranker, Reranker)
     assert reranker.name == "shared-words"
-    assert reranker.batch_size == 8
 
 
 def test_without_a_name_it_has_that_of_its_folder(tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_two_classes_give_the_difference(tmp_path: Path) -> None:
 
 def test_three_classes_are_refused(tmp_path: Path) -> None:
     reranker = OnnxCrossEncoder(write_shared_words(tmp_path / "model", tail="three"), threads=1)
-    with pytest.raises(ModelError, match=r"shape \(2, 3\) for 2 pairs, not 1 or 2 logits each"):
+    with pytest.raises(ModelError, match=r"shape \(1, 3\) for 1 pair, not 1 or 2 logits each"):
         reranker.score("copper", ["copper", "pipe"])
 
 
@@ -133,9 +132,8 @@ def test_scores_of_an_int8_graph_do_not_depend_on_the_batch(tmp_path: Path) -> N
 
     folder = write_rounded_sum(tmp_path / "model")
     texts = ["copper pipe", "bread bread", "copper", "star night leak"]
-    reranker = OnnxCrossEncoder(folder, batch_size=16)
+    reranker = OnnxCrossEncoder(folder)
     alone = [float(reranker.score("pipe", [text])[0]) for text in texts]
-    assert reranker.batch_size == 1
     assert reranker.score("pipe", texts).tolist() == alone
     assert reranker.score("pipe", texts[::-1]).tolist() == alone[::-1]
 
@@ -156,7 +154,7 @@ def test_graphs_are_found_where_the_hub_has_them(place: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_share_one_model(threads: int, folder: Path) -> None:
-    reranker = OnnxCrossEncoder(folder, threads=threads, batch_size=2)
+    reranker = OnnxCrossEncoder(folder, threads=threads)
     queries = ["copper", "pipe", "leak", "star"] * 8
     texts = ["copper", "pipe pipe", "leak leak leak", "star star star star"]
     expected = {"copper": [1, 0, 0, 0], "pipe": [0, 2, 0, 0], "leak": [0, 0, 3, 0], "star": [0, 0, 0, 4]}
@@ -209,8 +207,16 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
         OnnxCrossEncoder(folder)
 
 
-@pytest.mark.parametrize("kind", [OnnxCrossEncoder, TorchCrossEncoder])
-@pytest.mark.parametrize("argument", ["max_tokens", "threads", "batch_size"])
+@pytest.mark.parametrize(
+    ("kind", "argument"),
+    [
+        (OnnxCrossEncoder, "max_tokens"),
+        (OnnxCrossEncoder, "threads"),
+        (TorchCrossEncoder, "max_tokens"),
+        (TorchCrossEncoder, "threads"),
+        (TorchCrossEncoder, "batch_size"),
+    ],
+)
 def test_numbers_start_at_one(kind: Any, argument: str, folder: Path) -> None:
     with pytest.raises(ValueError, match=f"{argument} is at least 1, not 0"):
         kind(folder, **{argument: 0})
@@ -266,10 +272,10 @@ def test_without_sentence_transformers_the_extra_is_named(monkeypatch: pytest.Mo
 
 
 def test_a_folder_with_a_graph_is_run_by_onnx(folder: Path) -> None:
-    config = RerankConfig(model="anything", max_tokens=16, batch_size=3)
+    config = RerankConfig(model="anything", max_tokens=16, threads=3)
     reranker = open_reranker(config, folder)
     assert isinstance(reranker, OnnxCrossEncoder)
-    assert reranker.batch_size == 3
+    assert reranker.workers == 3
     assert reranker.score("pipe", ["copper " * 11 + "pipe", "copper " * 12 + "pipe"]).tolist() == [1, 0]
     assert isinstance(open_reranker(RerankConfig(model=str(folder))), OnnxCrossEncoder)
 

@@ -92,7 +92,7 @@ def _read(report: LossReport, config: Config) -> Iterator[str]:
     rising = report.would_rise(*READING)
     budget = report.stages["rerank budget"]
     setting = f"rerank.budget_ms above {config.rerank.budget_ms:g}" if budget * 2 > unread else ""
-    setting = setting or f"rerank.depth above {report.depth}"
+    setting = setting or f"rerank.depth above {report.depth}{_or_early_stop(config)}"
     if rising >= _WORTH_A_CHANGE * unread:
         yield (
             f"Raise {setting}: of {_documents(unread)} that were candidates and not read, reading would lift up to "
@@ -103,6 +103,11 @@ def _read(report: LossReport, config: Config) -> Iterator[str]:
             f"Reading further hardly helps: of {_documents(unread)} that were candidates and not read it would lift "
             f"{f'at most {rising:,}' if rising else 'none'} into the top {report.places}."
         )
+
+
+def _or_early_stop(config: Config) -> str:
+    early = config.rerank.early_stop
+    return f", or set rerank.early_stop to exact instead of {early:g}" if isinstance(early, float) else ""
 
 
 def _windows(report: LossReport, config: Config) -> Iterator[str]:

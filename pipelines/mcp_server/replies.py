@@ -41,7 +41,7 @@ class SearchReply(_Reply):
     hits: list[HitReply]
     candidates: int = Field(description="passages that the first stage fetched")
     reranked: int = Field(description="how many of them the cross-encoder read")
-    stopped: str = Field(description="why it stopped reading: complete, budget, settled or off")
+    stopped: str = Field(description="why it stopped reading: complete, budget, settled, likely or off")
     settled: bool = Field(description="false when the order of close hits is not sure")
     total_ms: float
     warnings: list[str]

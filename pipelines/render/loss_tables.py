@@ -156,7 +156,7 @@ def _label(losses: LossReport, stage: Stage) -> str:
         "not ingested": "not in the index",
         "encoder and BM25": "missed by encoder and BM25",
         "fusion cut": f"cut by fusion at {losses.candidates:,}",
-        "rerank depth": f"not read: beyond depth {losses.depth:,}",
+        "rerank depth": f"not read: depth {losses.depth:,}, early stop",
         "rerank budget": "not read: budget spent",
         "passage window": "cross-encoder: other window",
         "cross-encoder": "cross-encoder: too low",

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval.datatypes import FloatArray
 from retrieval.protocols import Reranker
-from retrieval.rerankers.budget import CutsQueries
+from retrieval.rerankers.reader import CutsQueries
 
 _PAIR_OVERHEAD = 32
 

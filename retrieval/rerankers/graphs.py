@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 from pathlib import Path
 
 from retrieval.errors import ModelError
@@ -20,19 +19,6 @@ ONNX_FILES = (
 def find_graph(folder: Path) -> Path | None:
     """The graph of a folder, ``None`` when it holds none of `ONNX_FILES`."""
     return next((path for path in (folder / name for name in ONNX_FILES) if path.is_file()), None)
-
-
-def quantises_activations(graph: Path) -> bool:
-    """Whether a graph quantises activations when it runs, over the whole batch (it names such an operation).
-
-    Raises:
-        ModelError: The file cannot be read or is empty.
-    """
-    try:
-        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(b"DynamicQuantize") >= 0
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {graph}: {error}") from error
 
 
 def model_digest(folder: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from retrieval.errors import ModelError
 from retrieval.rerankers.calibration import Calibration, IsotonicCalibration, PlattCalibration, Threshold
+from retrieval.rerankers.forecast import Forecast
 from retrieval.rerankers.graphs import model_digest
 
 CALIBRATION_FILE = "calibration.json"
@@ -48,6 +49,7 @@ class RerankerCalibration:
         fitted_on: What it was fitted on and how, for people.
         model_digest: First 12 hex digits of the SHA-256 of the graph whose logits these are.
         twins: When the order of twins is settled; ``None`` where nobody has measured it.
+        forecast: What is to be expected of candidates that were not read; ``None`` where nobody has measured it.
     """
 
     passages: Calibration
@@ -56,6 +58,7 @@ class RerankerCalibration:
     fitted_on: str
     model_digest: str
     twins: TwinMargin | None = None
+    forecast: Forecast | None = None
 
     def answer_probability(self, logits: Sequence[float | None]) -> float:
         """Probability that one of the hits of a search answers the query.
@@ -90,6 +93,7 @@ class RerankerCalibration:
             "results": function_to_json(self.results),
             "thresholds": [threshold.to_json() for threshold in self.thresholds],
             "twins": None if self.twins is None else asdict(self.twins),
+            "forecast": None if self.forecast is None else self.forecast.to_json(),
         }
 
     @classmethod
@@ -107,6 +111,7 @@ class RerankerCalibration:
                 fitted_on=str(content["fitted_on"]),
                 model_digest=str(content["model_digest"]),
                 twins=_twins_from_json(content.get("twins")),
+                forecast=None if content.get("forecast") is None else Forecast.from_json(content["forecast"]),
             )
         except KeyError as error:
             raise ValueError(f"the key {error} is missing") from error

@@ -8,6 +8,7 @@ const REASONS = {
   complete: ", all it was asked to read",
   budget: "; then the budget was spent",
   settled: "; then the best could not change any more",
+  likely: "; then the best would hardly change any more",
 };
 
 /**
