@@ -3,72 +3,100 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import Annotated
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands.adapt import adapt
-from pipelines.commands.calibrate import calibrate
-from pipelines.commands.datasets import datasets
-from pipelines.commands.demo import demo
-from pipelines.commands.distill import distill
-from pipelines.commands.duplicates import duplicates
-from pipelines.commands.evaluate import evaluate
-from pipelines.commands.export import export
-from pipelines.commands.ingest import delete, ingest
-from pipelines.commands.inspect import doctor, info
-from pipelines.commands.map import map_index
-from pipelines.commands.mcp import mcp
-from pipelines.commands.mine import mine
-from pipelines.commands.plan import plan
-from pipelines.commands.quantize import quantize
 from pipelines.commands.registration import command
-from pipelines.commands.search import search
-from pipelines.commands.serve import serve
-from pipelines.commands.similar import similar
-from pipelines.commands.snapshot import app as snapshots
-from pipelines.commands.train import train
-from pipelines.commands.train_reranker import train_reranker
-from pipelines.commands.transfer import pull, push
-from pipelines.commands.tune import tune
-from pipelines.commands.watch import watch
 
-app = typer.Typer(
-    name="retrieval",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+if TYPE_CHECKING:
+    app: typer.Typer
 
-command(app, interrupted="stopped; run the same command again to go on")(ingest)
-command(app)(search)
-command(app)(watch)
-command(app, interrupted="stopped; the index is as it was")(adapt)
-command(app, interrupted="stopped; 'retrieval info' says how the vectors are compressed now")(quantize)
-command(app, interrupted="stopped; the index is as it was")(calibrate)
-command(app, interrupted="stopped; the index is as it was, and no file was written")(tune)
-command(app)(evaluate)
-command(app)(datasets)
-command(app)(info)
-command(app)(doctor)
-command(app)(delete)
-command(app)(similar)
-command(app)(duplicates)
-command(app, name="map")(map_index)
-command(app)(export)
-command(app)(demo)
-command(app)(serve)
-command(app)(mcp)
-command(app, interrupted="stopped; run the same command again to go on")(push)
-command(app, interrupted="stopped; run the same command again to go on")(pull)
-app.add_typer(snapshots)
-command(app)(plan)
-command(app, interrupted="stopped; run the same command again to go on")(mine)
-command(app)(distill)
-command(app, interrupted="stopped; run the same command with --resume to go on from the last checkpoint")(train)
-command(app, interrupted="stopped; run the same command again to go on")(train_reranker)
+_AGAIN = "stopped; run the same command again to go on"
+_AS_IT_WAS = "stopped; the index is as it was"
+_RESUME = "stopped; run the same command with --resume to go on from the last checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """Where a command is: a function of a module in `pipelines.commands`, and what Ctrl-C says.
+
+    Args:
+        module: Name of the module.
+        function: Its function; ``None`` where the module has an ``app`` with commands of its own.
+        interrupted: What Ctrl-C says.
+    """
+
+    module: str
+    function: str | None
+    interrupted: str = "stopped"
+
+
+COMMANDS = {
+    "ingest": _Command("ingest", "ingest", _AGAIN),
+    "search": _Command("search", "search"),
+    "watch": _Command("watch", "watch"),
+    "adapt": _Command("adapt", "adapt", _AS_IT_WAS),
+    "quantize": _Command("quantize", "quantize", "stopped; 'retrieval info' says how the vectors are compressed now"),
+    "calibrate": _Command("calibrate", "calibrate", _AS_IT_WAS),
+    "tune": _Command("tune", "tune", f"{_AS_IT_WAS}, and no file was written"),
+    "evaluate": _Command("evaluate", "evaluate"),
+    "datasets": _Command("datasets", "datasets"),
+    "info": _Command("inspect", "info"),
+    "doctor": _Command("inspect", "doctor"),
+    "delete": _Command("ingest", "delete"),
+    "similar": _Command("similar", "similar"),
+    "duplicates": _Command("duplicates", "duplicates"),
+    "map": _Command("map", "map_index"),
+    "export": _Command("export", "export"),
+    "demo": _Command("demo", "demo"),
+    "serve": _Command("serve", "serve"),
+    "mcp": _Command("mcp", "mcp"),
+    "push": _Command("transfer", "push", _AGAIN),
+    "pull": _Command("transfer", "pull", _AGAIN),
+    "snapshot": _Command("snapshot", None),
+    "plan": _Command("plan", "plan"),
+    "mine": _Command("mine", "mine", _AGAIN),
+    "distill": _Command("distill", "distill"),
+    "train": _Command("train", "train", _RESUME),
+    "train-reranker": _Command("train_reranker", "train_reranker", _AGAIN),
+}
+"""The commands by name, in the order of the help."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        globals()["app"] = built = build_app()
+        return built
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def build_app(*only: str) -> typer.Typer:
+    """The command line.
+
+    Args:
+        only: Names of commands, of which alone the modules are imported; none for all.
+    """
+    app = typer.Typer(
+        name="retrieval",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name in only or COMMANDS:
+        place = COMMANDS[name]
+        module = import_module(f"pipelines.commands.{place.module}")
+        if place.function is None:
+            app.add_typer(module.app)
+        else:
+            command(app, name=name, interrupted=place.interrupted)(getattr(module, place.function))
+    app.callback()(_root)
+    return app
 
 
 def main() -> None:
@@ -77,7 +105,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # What a terminal cannot show must not end a search.
             stream.reconfigure(errors="replace")
-    app(prog_name="retrieval")
+    # Looking for plugins would read the metadata of all packages that are installed, and there is no use for any here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    build_app(*(name for name in sys.argv[1:2] if name in COMMANDS))(prog_name="retrieval")
 
 
 def _show_version(wanted: bool) -> None:
@@ -88,7 +118,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")

@@ -29,11 +29,10 @@ _PAYLOAD: Mapping[str, type] = {
     "start": int,
     "end": int,
     "title": str,
-    "headings": list,
     "terms": int,
     "run": int,
-    "metadata": dict,
 }
+_OPTIONAL: Mapping[str, type] = {"headings": list, "metadata": dict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,9 @@ def examine_contents(
 
 
 def _is_complete(payload: Mapping[str, Any]) -> bool:
-    return all(isinstance(payload.get(name), kind) for name, kind in _PAYLOAD.items())
+    return all(isinstance(payload.get(name), kind) for name, kind in _PAYLOAD.items()) and all(
+        isinstance(payload.get(name, kind()), kind) for name, kind in _OPTIONAL.items()
+    )
 
 
 def _payloads(counts: Counts, incomplete: int) -> Check:

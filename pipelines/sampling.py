@@ -42,7 +42,7 @@ def sample_passages(store: Store, manifest: IndexManifest, limit: int, seed: int
             continue
         values = point.payload
         document = f"{values['document']}#{values['index'] // _NEIGHBOURS}" if few else values["document"]
-        passage = CorpusPassage(values["text"], values["title"], tuple(values["headings"]), document)
+        passage = CorpusPassage(values["text"], values["title"], tuple(values.get("headings", ())), document)
         if number < limit:
             sample.append(passage)
         else:

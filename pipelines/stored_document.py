@@ -118,7 +118,7 @@ def read_document(
         id=name,
         source=str(first["source"]),
         title=str(first["title"]),
-        metadata=dict(first["metadata"]),
+        metadata=dict(first.get("metadata", {})),
         passages=tuple(_passage(point) for point in points) if shown else (),
         total_passages=len(ids),
         other_sources=tuple(at for at, key in keys if key != chosen)[:_SHOWN_SOURCES],
@@ -170,5 +170,5 @@ def _passage(point: StoredPoint) -> StoredPassage:
         start=int(payload["start"]),
         end=int(payload["end"]),
         text=str(payload["text"]),
-        headings=tuple(payload["headings"]),
+        headings=tuple(payload.get("headings", ())),
     )

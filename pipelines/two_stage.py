@@ -12,7 +12,6 @@ with TwoStagePipeline.open("my-index") as pipeline:
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,14 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from pipelines.confidence import Confidence, stored_calibration
 from pipelines.explain import Explanation, explain
-from pipelines.ingest import Ingest, ProgressCallback
 from pipelines.opening import open_index_encoder, settings_of
 from pipelines.search import Search
 from pipelines.search_options import MinScore, SearchArguments, SearchOptions
-from pipelines.serving import Serving, Switch, once
+from pipelines.serving import Serving, Switch, begun, once
 from pipelines.tracing import carry
-from pipelines.writer import IndexWriter
-from retrieval.chunking import Chunker
 from retrieval.config import Config, EdgeStoreConfig, load_config
 from retrieval.datatypes import (
     Document,
@@ -67,9 +63,11 @@ if TYPE_CHECKING:
     from pipelines.corpus_views.duplicates import DuplicatesReport
     from pipelines.corpus_views.similar import SimilarDocuments
     from pipelines.generations import Generation, RollbackReport
+    from pipelines.ingest import ProgressCallback
     from pipelines.progress import StepCallback
     from pipelines.quantization.quantize import QuantizeReport
     from pipelines.tuning.report import TunePlan, TuneReport
+    from retrieval.chunking import Chunker
     from retrieval.training.adapt import AdaptProgress
 
 _KEYS_PER_FILTER = 1_000
@@ -102,14 +100,13 @@ class TwoStagePipeline:
     ) -> None:
         self.config = config
         self.sparse = sparse
-        self._chunker = Chunker(config.chunking, encoder.count_tokens)
         self._reranker = once(open_reranker)
         self._write_lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
         stored = store.read_manifest()
         if stored is None:
             self._manifest = new_manifest(
-                config, encoder.fingerprint, self._chunker.fingerprint, generation=store.generation
+                config, encoder.fingerprint, self._chunker(encoder).fingerprint, generation=store.generation
             )
             store.write_manifest(manifest_to_json(self._manifest))
         else:
@@ -119,13 +116,15 @@ class TwoStagePipeline:
         self._switch = Switch(self._serving(encoder, store, self._manifest))
 
     @classmethod
-    def open(cls, path: str | Path = "index", config: Config | None = None) -> Self:
+    def open(cls, path: str | Path = "index", config: Config | None = None, *, eager: bool = False) -> Self:
         """Open the index in a folder, or start one there.
 
         Args:
             path: Folder of the embedded index; ignored by configurations of a server or of memory.
             config: Settings; ``None`` takes the encoder, BM25 and chunking settings that an existing index was built
                 with, and the defaults for everything else.
+            eager: Load the cross-encoder beside all else, for whoever is about to search once; ``False`` loads it at
+                the first search that reranks.
 
         Raises:
             ModelError: A model is missing or malformed.
@@ -138,6 +137,9 @@ class TwoStagePipeline:
         store_config = config.store
         if isinstance(store_config, EdgeStoreConfig) and store_config.path is not None:
             path = store_config.path
+        second_stage: Callable[[], Reranker] = partial(_open_reranker, config)
+        if eager and config.rerank.enabled and config.rerank.depth:
+            second_stage = begun(partial(_warm_reranker, config))
         stored = peek_index(config, path)
         encoder = open_index_encoder(config, stored)
         if stored is not None:
@@ -150,7 +152,7 @@ class TwoStagePipeline:
                 encoder=encoder,
                 sparse=Bm25Encoder(config.bm25),
                 store=store,
-                open_reranker=partial(_open_reranker, config),
+                open_reranker=second_stage,
             )
         except BaseException:
             store.close()
@@ -213,6 +215,8 @@ class TwoStagePipeline:
             StoreError: The store refused; what was written stays.
         """
         # Searching does not need the readers.
+        from pipelines.ingest import Ingest
+        from pipelines.second_process import SecondProcess
         from retrieval.documents import from_python, open_documents, sample_documents
 
         is_path = isinstance(source, (str, Path))
@@ -222,16 +226,27 @@ class TwoStagePipeline:
         if treatment not in {"keep", "report", "skip"}:
             raise ValueError(f"duplicates is 'keep', 'report' or 'skip', not {treatment!r}")
         with self._write_lock:
-            run = Ingest(self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress, treatment)
-            sample = None
+            second = SecondProcess(self.config, self.encoder, self.sparse)
+            run = Ingest(
+                self.store,
+                self.encoder,
+                self.sparse,
+                self._chunker(self.encoder),
+                self._manifest,
+                on_progress,
+                treatment,
+                second,
+            )
+            path = sample = None
             if isinstance(source, (str, Path)):
-                documents = open_documents(source, self.config.documents, on_rejected=run.reject)
-                sample = partial(sample_documents, source, self.config.documents)
+                path = Path(source)
+                documents = open_documents(path, self.config.documents, on_rejected=run.reject)
+                sample = partial(sample_documents, path, self.config.documents)
             else:
                 documents = from_python(source, on_rejected=run.reject)
             root = str(Path(str(source)).resolve()) if sync else None
             try:
-                return run.run(documents, sync_root=root, sample=sample)
+                return run.run(documents, path=path, sync_root=root, sample=sample)
             finally:
                 self._manifest = run.manifest
 
@@ -271,7 +286,13 @@ class TwoStagePipeline:
             )
         with self._write_lock:
             run = DistributedIngest(
-                self.config, self.store, self.encoder, self.sparse, self._chunker, self._manifest, on_progress
+                self.config,
+                self.store,
+                self.encoder,
+                self.sparse,
+                self._chunker(self.encoder),
+                self._manifest,
+                on_progress,
             )
             try:
                 return run.run(path, address=address, sync=sync, workers=workers)
@@ -347,6 +368,8 @@ class TwoStagePipeline:
 
     async def asearch(self, query: str, top_k: int | None = None, **arguments: Unpack[SearchArguments]) -> Results:
         """`search` on the pipeline's worker thread; takes the same arguments."""
+        import asyncio  # with ssl, which searching does without
+
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retrieval-search")
         call = carry(partial(self.search, query, top_k, **arguments))
@@ -530,6 +553,8 @@ class TwoStagePipeline:
     def _remove(self, filters: Sequence[Filter]) -> int:
         removed = 0
         with self._write_lock:
+            from pipelines.writer import IndexWriter
+
             writer = IndexWriter(self.store, self.sparse, self._manifest, lambda rejection: None)
             try:
                 writer.repair()
@@ -805,8 +830,15 @@ class TwoStagePipeline:
             self._worker.shutdown()
             self._worker = None
 
+    def _chunker(self, encoder: Encoder) -> Chunker:
+        from retrieval.chunking import Chunker
+
+        return Chunker.of_encoder(self.config.chunking, encoder)
+
     def _settle(self) -> None:
         """Finish what an interrupted ingest or delete has begun."""
+        from pipelines.writer import IndexWriter
+
         writer = IndexWriter(self.store, self.sparse, self._manifest, lambda rejection: None)
         try:
             writer.repair()
@@ -828,7 +860,6 @@ class TwoStagePipeline:
                 store.close()
             raise
         self._manifest = manifest_from_json(store.read_manifest() or {}, store.location)
-        self._chunker = Chunker(self.config.chunking, generation.encoder.count_tokens)
         before.store.close()
         store.tidy()
 
@@ -866,3 +897,9 @@ class TwoStagePipeline:
 
 def _open_reranker(config: Config) -> Reranker:
     return open_reranker(config.rerank, find_model(config.rerank.model))
+
+
+def _warm_reranker(config: Config) -> Reranker:
+    reranker = _open_reranker(config)
+    reranker.score("", [""])
+    return reranker

@@ -71,25 +71,35 @@ class DocumentsConfig(_Settings):
     duplicates: Literal["keep", "report", "skip"] = Field(
         default="keep", description="near-equal documents that come in: not looked for, reported, or left out"
     )
+    second_process: Literal["auto"] | bool = Field(
+        default="auto", description="read and encode in a process of its own; auto for large sources on two cores"
+    )
 
 
 class HnswConfig(_Settings):
-    """The graph for approximate search; it is built above the threshold only."""
+    """The graph for approximate search; it is built by itself from the threshold on."""
 
     m: Annotated[int, Field(ge=0, le=256)] = 16
     ef_construct: Annotated[int, Field(ge=4)] = 100
     ef: Annotated[int, Field(ge=1)] = 256
-    threshold: Annotated[int, Field(ge=0)] = Field(default=100_000, description="passages; below, search is exact")
+    threshold: Annotated[int, Field(ge=0)] = Field(
+        default=100_000, description="passages; below, every vector is compared"
+    )
 
 
 class QuantizationConfig(_Settings):
-    """Compression of dense vectors; see `retrieval.datatypes.Quantization`."""
+    """Compression of dense vectors; see `retrieval.datatypes.Quantization`.
 
-    kind: Literal["none", "binary", "turbo", "scalar"] = "none"
+    ``auto`` is for the embedded store: whole vectors up to ``auto_from`` passages, from there on turbo codes of two
+    bits, rescored from four times the candidates. Other stores take it for none.
+    """
+
+    kind: Literal["auto", "none", "binary", "turbo", "scalar"] = "auto"
     bits: float = 2
     query_bits: Literal[4, 8] | None = None
     rescore: bool = True
     oversampling: Annotated[float, Field(ge=1.0, le=100.0)] = 3.0
+    auto_from: Positive = Field(default=100_000, description="passages from which auto compresses")
 
     @model_validator(mode="after")
     def _bits_exist(self) -> QuantizationConfig:
@@ -102,8 +112,10 @@ class QuantizationConfig(_Settings):
         return self
 
     def record(self) -> Quantization:
-        """The same as the record that stores take."""
-        return Quantization(**self.model_dump())
+        """The same as the record that stores take; none where the store is left to choose."""
+        if self.kind == "auto":
+            return Quantization()
+        return Quantization(self.kind, self.bits, self.query_bits, self.rescore, self.oversampling)
 
 
 class EdgeStoreConfig(_Settings):
@@ -229,6 +241,13 @@ class RerankConfig(_Settings):
         default=90, description="words of a long passage that are read, those closest to the query; null: its beginning"
     )
     threads: Positive | None = Field(default=None, description="null: all cores")
+    early_stop: Literal["never", "exact"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.15,
+        description="stop when hits cannot change (exact), or the first 5 will not but for such a chance; or never",
+    )
+    cache_mb: Annotated[float, Field(ge=0.0)] = Field(
+        default=16.0, description="memory for scores of pairs that were read before; 0: read everything anew"
+    )
 
 
 class SearchConfig(_Settings):

@@ -41,7 +41,7 @@ def test_defaults() -> None:
     assert config == Config()
     assert config.encoder.model == "starter-static"
     assert config.store == EdgeStoreConfig(path=None)
-    assert (config.first_stage.candidates, config.search.top_k, config.quantization.kind) == (100, 5, "none")
+    assert (config.first_stage.candidates, config.search.top_k, config.quantization.kind) == (100, 5, "auto")
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(config_file: Path) -> None:
@@ -92,8 +92,8 @@ def test_an_unknown_key_is_named_with_file_path_and_allowed_keys(config_file: Pa
     with pytest.raises(ConfigError) as caught:
         load_config(config_file)
     assert str(caught.value) == (
-        f"{config_file}: unknown key rerank.dept; allowed here: batch_size, budget_ms, depth, enabled, "
-        "first_stage_weight, max_tokens, model, threads, window_words"
+        f"{config_file}: unknown key rerank.dept; allowed here: batch_size, budget_ms, cache_mb, depth, "
+        "early_stop, enabled, first_stage_weight, max_tokens, model, threads, window_words"
     )
 
 

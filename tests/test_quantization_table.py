@@ -266,11 +266,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, capsys: pyt
 
 
 def test_a_code_that_is_not_in_effect_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # With the threshold of the defaults the engine makes no scalar codes of twelve passages.
-    monkeypatch.setattr(
-        "benchmarks.quantization_run.index_config",
-        lambda dims, encoder: Config.model_validate({"encoder": {"dimensions": dims}}),
-    )
+    monkeypatch.setattr("benchmarks.quantization_run.Bench.switch", lambda bench, quantization: None)
     with (
         small_run(tmp_path, (Quantization("scalar"),), (32,)) as run,
         pytest.raises(RuntimeError, match="32 dims, scalar int8, codes only: in effect for 0% of the vectors only"),

@@ -156,17 +156,9 @@ def test_a_compressed_index_is_compared_with_exact_search(pipeline: TwoStagePipe
     assert turbo.loss == pytest.approx(0, abs=1e-12)
 
 
-def test_below_the_threshold_of_the_engine_it_says_so(pipeline: TwoStagePipeline) -> None:
-    assert pipeline.quantize(TURBO, sample=20).done
-    report = pipeline.quantize(Quantization("scalar"), sample=20)
-    assert (report.outcome, report.quantization, report.after) == ("not in effect", TURBO, None)
-    assert report.reason.startswith("not in effect: the engine makes scalar int8")
-    assert "segments of 100,000 passages or more (hnsw.threshold), and the index has 400" in report.reason
-    assert answers(pipeline, rescore=False) != answers(pipeline, exact=True)
-
-
-def test_above_the_threshold_scalar_is_in_effect(index: Path, room: Path) -> None:
-    with TwoStagePipeline.open(index, settings(room / "tiny", hnsw={"threshold": 100})) as pipeline:
+@pytest.mark.parametrize("threshold", [100, 1_000])
+def test_scalar_is_in_effect_with_a_graph_and_without(index: Path, room: Path, threshold: int) -> None:
+    with TwoStagePipeline.open(index, settings(room / "tiny", hnsw={"threshold": threshold})) as pipeline:
         report = pipeline.quantize(Quantization("scalar"), sample=20)
         assert report.outcome == "kept"
         assert report.after is not None

@@ -11,9 +11,9 @@ def info(invocation: Invocation) -> None:
     """Show what the index holds and what it was built with."""
     from pipelines.presence import require_index
     from pipelines.render.output import output_console, plain, write_json
-    from pipelines.render.quantize import quantization_state
+    from pipelines.render.quantize import order_state, quantization_state
     from pipelines.render.tables import render_info
-    from retrieval.stores import peek_quantization
+    from retrieval.stores import StoredOrder, peek_order, peek_quantization
 
     config, folder = invocation.resolve()
     manifest = require_index(config, folder)
@@ -21,14 +21,19 @@ def info(invocation: Invocation) -> None:
         with invocation.open_existing() as pipeline:
             manifest, location, size = pipeline.manifest, pipeline.store.location, None
             quantization, interrupted = pipeline.store.quantization, False
+            order: StoredOrder | None = None
     else:
         location, size = str(folder.absolute()), _size_on_disk(folder)
         quantization, interrupted = peek_quantization(folder, manifest.generation)
+        order = peek_order(folder, manifest.generation)
     if invocation.json:
         record = {"location": location, "bytes_on_disk": size, **plain(manifest)}
-        write_json({**record, "quantization": plain(quantization), "quantization_interrupted": interrupted})
+        record |= {"quantization": plain(quantization), "quantization_interrupted": interrupted}
+        write_json({**record, "first_stage": plain(order)})
     else:
         shown = quantization_state(quantization, interrupted=interrupted)
+        if order is not None:
+            shown += f"; {order_state(order, config.hnsw)}"
         render_info(output_console(), manifest, location, size, shown)
 
 

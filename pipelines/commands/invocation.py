@@ -109,8 +109,11 @@ class Invocation:
                 config = parse_config(_merged(manifest.config, given), origin=f"the manifest of {folder}")
         return config, folder
 
-    def open_existing(self) -> TwoStagePipeline:
+    def open_existing(self, *, eager: bool = False) -> TwoStagePipeline:
         """Open an index that must be there.
+
+        Args:
+            eager: As for `TwoStagePipeline.open`.
 
         Raises:
             StoreError: There is no index, or it cannot be opened; nothing is created.
@@ -121,7 +124,7 @@ class Invocation:
 
         config, folder = self.resolve()
         require_index(config, folder)
-        return TwoStagePipeline.open(folder or Path(), config)
+        return TwoStagePipeline.open(folder or Path(), config, eager=eager)
 
     def again(self, command: str) -> str:
         """Another command over the same index, to be shown to people."""

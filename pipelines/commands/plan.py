@@ -92,7 +92,7 @@ def _place(text: str) -> Literal["disk", "memory"]:
 def _quantization(invocation: Invocation, kind: str | None, bits: float | None) -> Quantization:
     """What the options say, before the configuration, before the default."""
     settings = invocation.settings()
-    said = "quantization" in settings.model_fields_set
+    said = settings.quantization.kind != "auto"
     kind = kind if kind is not None else settings.quantization.kind if said else "turbo"
     bits = bits if bits is not None else settings.quantization.bits if said else 1 if kind == "binary" else 2
     given = {"kind": kind, "bits": bits}

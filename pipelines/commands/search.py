@@ -88,7 +88,8 @@ def _answer(
     from pipelines.explain import matched_spans, query_terms
     from pipelines.render.output import error_console, output_console, plain, write_json
 
-    with invocation.open_existing() as pipeline:
+    reads = arguments["rerank"] is not False and arguments["depth"] != 0
+    with invocation.open_existing(eager=reads) as pipeline:
         results = pipeline.search(query, top_k, **arguments)
         terms = query_terms(pipeline.encoder, pipeline.sparse, query) if explain else None
         if invocation.json:

@@ -213,7 +213,7 @@ class Similar:
                     document_id=payload["document_id"],
                     title=payload["title"],
                     source=payload["source"],
-                    metadata=payload["metadata"],
+                    metadata=payload.get("metadata", {}),
                     passage_id=match.best.id,
                     text=payload["text"],
                     like=str(match.by.payload["text"]),

@@ -90,7 +90,7 @@ def _points(scan: Iterator[Any]) -> Iterator[tuple[tuple[str, int], dict[str, An
         passage = {
             "id": payload["document_id"],
             "title": payload["title"],
-            "headings": payload["headings"],
+            "headings": payload.get("headings", []),
             "text": payload["text"],
         }
         yield (str(payload["document"]), int(payload["index"])), passage, point.dense

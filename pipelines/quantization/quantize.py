@@ -206,7 +206,7 @@ class Quantizer:
         passages, threshold = self._manifest.passages, self._config.hnsw.threshold
         if isinstance(self._config.store, MemoryStoreConfig):
             return "a store in memory compresses nothing"
-        if passages < threshold:
+        if isinstance(self._config.store, ServerStoreConfig) and passages < threshold:
             return (
                 f"the engine makes {wanted} only in segments of {threshold:,} passages or more "
                 f"(hnsw.threshold), and the index has {passages:,}"

@@ -25,6 +25,7 @@ _STOPPED = {
     "complete": "all it was asked to read",
     "budget": "then its time was spent",
     "settled": "then nothing it could still read would change the result",
+    "likely": "then nothing it could still read was likely to change the result",
 }
 
 

@@ -15,19 +15,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, TaskID
+
     from retrieval.datatypes import IngestProgress
 
 # Controls, and the marks that change the direction of what follows.
@@ -37,11 +28,15 @@ _INVISIBLE |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2
 
 def output_console() -> Console:
     """The console of results."""
+    from rich.console import Console  # JSON for machines does without it
+
     return Console(highlight=False, emoji=False, markup=False)
 
 
 def error_console() -> Console:
     """The console of everything that is not a result."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, emoji=False, markup=False, soft_wrap=True)
 
 
@@ -109,6 +104,8 @@ def live_line(*, quiet: bool, bar_width: int = 0, remaining: bool = False) -> It
     if quiet or not console.is_terminal:
         yield None
         return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
     if bar_width:
         columns.append(BarColumn(bar_width=bar_width))
@@ -128,13 +125,24 @@ def ingest_progress(*, quiet: bool) -> Iterator[Callable[[IngestProgress], None]
             return
 
         def show(progress: IngestProgress) -> None:
-            rate = progress.passages / progress.seconds if progress.seconds else 0.0
-            counts = f"{progress.documents:,} documents  {progress.passages:,} passages ({rate:,.0f}/s)"
+            counts = f"{progress.documents:,} documents  {progress.passages:,} passages"
             if progress.rejected:
                 counts += f"  {progress.rejected:,} rejected"
-            line.show(progress.stage, counts)
+            line.show(progress.stage, counts + _rates(progress))
 
         yield show
+
+
+def _rates(progress: IngestProgress) -> str:
+    """A second line: passages per second of time, and of the time that each stage has worked."""
+    if not progress.passages or not progress.seconds:
+        return ""
+    rates = f"\npassages/s {progress.passages / progress.seconds:,.0f}"
+    stages = {"read": progress.read_seconds, "encode": progress.encode_seconds, "write": progress.write_seconds}
+    # Reweighting counts passages that went through no stage of this run.
+    if progress.stage == "reweighting" or not all(stages.values()):
+        return rates
+    return f"{rates}: " + "  ".join(f"{name} {progress.passages / spent:,.0f}" for name, spent in stages.items())
 
 
 @contextmanager

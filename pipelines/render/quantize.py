@@ -15,6 +15,8 @@ from retrieval.datatypes import Quantization
 if TYPE_CHECKING:
     from pipelines.quantization.measure import Measurement
     from pipelines.quantization.quantize import QuantizeReport
+    from retrieval.config import HnswConfig
+    from retrieval.stores import StoredOrder
 
 _ASKED = {
     "judged": "judged queries",
@@ -32,8 +34,23 @@ def quantization_state(quantization: Quantization, *, interrupted: bool) -> str:
     """
     if interrupted:
         return "none; a change of it was interrupted or is under way: 'retrieval quantize' or 'quantize --off' ends it"
-    where = "; only in segments above hnsw.threshold" if quantization.kind == "scalar" else ""
+    where = (
+        "; passages that came since the last optimization are compared whole" if quantization.kind == "scalar" else ""
+    )
     return f"{quantization}{where}"
+
+
+def order_state(order: StoredOrder, hnsw: HnswConfig) -> str:
+    """What an embedded index is searched with, for people.
+
+    Args:
+        order: As the index has it.
+        hnsw: As configured.
+    """
+    graph = f"graph with m {hnsw.m}" if order.graph else f"no graph below {hnsw.threshold:,} passages"
+    chosen = "chosen by size; " if order.automatic else ""
+    fresh = f"; {order.written:,} written since the last optimization" if order.written else ""
+    return f"{chosen}{graph}{fresh}"
 
 
 def render_quantization(console: Console, report: QuantizeReport, off: str) -> None:

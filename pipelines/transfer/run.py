@@ -164,8 +164,9 @@ class Transfer:
 
     def _grow(self, quantization: Quantization, stack: ExitStack) -> Store:
         config, folder, dim = self._target.config, self._target.folder, self._manifest.encoder.dim
-        wanted = config.quantization.record() if "quantization" in config.model_fields_set else quantization
-        config = config.model_copy(update={"quantization": QuantizationConfig.model_validate(asdict(wanted))})
+        if config.quantization.kind == "auto" and quantization.kind != "none":
+            chosen = QuantizationConfig.model_validate(asdict(quantization))
+            config = config.model_copy(update={"quantization": chosen})
         if self._manifest.adapted_from is not None:
             open_adapted(self._stored.location, self._stored.encoder_folder)
         if folder is not None:
@@ -178,8 +179,8 @@ class Transfer:
             if self._manifest.adapted_from is not None:
                 live.encoder_folder()  # refuses where the configuration names no place
             target = live.start_generation(dim, origin=self._digest)
-        if target.quantization != wanted:
-            target.set_quantization(wanted)
+        if config.quantization.kind != "auto" and target.quantization != config.quantization.record():
+            target.set_quantization(config.quantization.record())
         return target
 
     def _fill(self, source: Store, target: Store) -> tuple[tuple[int, int], tuple[Check, ...]]:

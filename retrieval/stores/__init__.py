@@ -14,7 +14,7 @@ from retrieval.datatypes import IndexManifest, Quantization
 from retrieval.manifest import manifest_from_json, peek_manifest
 from retrieval.protocols import Store
 
-__all__ = ["StoredIndex", "grow_store", "open_store", "peek_index", "peek_quantization"]
+__all__ = ["StoredIndex", "grow_store", "open_store", "peek_index", "peek_order", "peek_quantization"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,21 @@ class StoredIndex:
     manifest: IndexManifest
     encoder_folder: Path | None
     origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOrder:
+    """How far an embedded index is prepared for fast search; see `retrieval.stores.upkeep`.
+
+    Args:
+        graph: Whether there is a graph; without one every vector is compared.
+        automatic: Whether the store chooses the compression by the number of passages.
+        written: Passages written since the index was put in order; these are compared one by one.
+    """
+
+    graph: bool
+    automatic: bool
+    written: int
 
 
 def peek_index(config: Config, path: str | Path | None = None) -> StoredIndex | None:
@@ -88,6 +103,24 @@ def peek_quantization(folder: str | Path, generation: int) -> tuple[Quantization
 
     settings = settings_of(Path(folder), generation)
     return (Quantization(), False) if settings is None else (settings.quantization, settings.switching)
+
+
+def peek_order(folder: str | Path, generation: int) -> StoredOrder:
+    """What an embedded index is searched with, read without opening it.
+
+    Args:
+        folder: Folder of the index.
+        generation: Number of the live generation, from its manifest.
+
+    Raises:
+        StoreCorruptError: The settings of the store cannot be read.
+    """
+    from retrieval.stores.index_folder import settings_of
+
+    settings = settings_of(Path(folder), generation)
+    if settings is None:
+        return StoredOrder(graph=False, automatic=False, written=0)
+    return StoredOrder(settings.graph, settings.automatic, settings.written)
 
 
 def open_store(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from retrieval.datatypes import (
     SearchRequest,
     StoredPoint,
 )
-from retrieval.errors import StoreCorruptError, StoreError
+from retrieval.errors import StoreBusyError, StoreCorruptError, StoreError
 from retrieval.stores.edge_engine import Engine, engine_dimensions
 from retrieval.stores.edge_facets import indexed_facet
 from retrieval.stores.edge_filters import edge_filter
@@ -42,8 +43,10 @@ from retrieval.stores.points import (
 )
 from retrieval.stores.searching import Query, search_engine
 from retrieval.stores.ties import count_values, most_frequent
+from retrieval.stores.upkeep import AUTOMATIC, is_due, wants_codes, wants_graph
 
 _BATCH = 512
+_log = logging.getLogger(__name__)
 
 
 class EdgeStore:
@@ -84,15 +87,19 @@ class EdgeStore:
         self._dim = dim
         self._hnsw = config.hnsw
         self._writing = threading.RLock()
+        self._blocks = 0
+        self._written = 0
         self._folder = generation or _open_live(path if path is not None else store.path, tidy=verify, fresh=fresh)
         try:
-            self._settings = self._folder.open_settings(config.quantization.record())
+            chosen, automatic = config.quantization.record(), config.quantization.kind == "auto"
+            self._settings = self._folder.open_settings(chosen, automatic=automatic)
             self._engine = Engine(
                 self._folder.engine,
                 place=self._folder.index.root,
                 dim=dim,
                 hnsw=config.hnsw,
-                quantization=self.quantization,
+                # Codes cost little while they are not searched, and making them later would be a rebuild.
+                quantization=AUTOMATIC if self._settings.automatic else self.quantization,
                 min_free_mb=store.min_free_mb,
             )
         except BaseException:
@@ -139,6 +146,7 @@ class EdgeStore:
                 self._engine.require_disk()
                 self._note_replaced([point.id for point in batch])
                 self._update("upsert", engine.UpdateOperation.upsert_points([edge_point(point) for point in batch]))
+                self._written += len(batch)
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[ScoredPoint]]:
         """Best points of each request; see `Store.search`."""
@@ -218,26 +226,49 @@ class EdgeStore:
         checked_quantization(quantization)
         with self._writes():
             if not self._settings.switching and _same_codes(quantization, self.quantization):
-                self._save(replace(self._settings, quantization=quantization))
+                self._save(replace(self._settings, quantization=quantization, automatic=False))
                 return
             self._engine.require_disk(extra=self._engine.size_on_disk())
-            self._save(Settings(Quantization(), self._settings.has_deletes, switching=True))
-            self._engine.set_quantization(quantization)
-            self._save(Settings(quantization))
+            graph = wants_graph(self._config, self.count())
+            self._save(replace(self._settings, quantization=Quantization(), switching=True, automatic=False))
+            self._engine.set_quantization(quantization, graph=graph)
+            self._written = 0
+            self._save(Settings(quantization, graph=graph))
 
-    def bulk(self, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        """Nothing to put off; see `Store.bulk`."""
-        return nullcontext()
+    @contextmanager
+    def bulk(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Writes of which the last puts the index in order where that is due (`retrieval.stores.upkeep`).
+
+        Everything can be searched before. Where the order cannot be made, a warning is logged and the index stays as it
+        is: the next block tries again.
+        """
+        self._blocks += 1
+        try:
+            yield
+        except BaseException:
+            self._blocks -= 1
+            raise
+        self._blocks -= 1
+        if not self._blocks:
+            self._put_in_order(on_wait)
 
     def optimize(self) -> None:
-        """Build the graph where due and drop deleted points; runs in a process of its own while this store waits."""
+        """Make one segment of all points, with a graph where they are many, and drop deleted ones for good.
+
+        Runs in a process of its own while this store waits. Where that is killed the index is as it was.
+        """
         with self._writes():
-            self._engine.optimize()
-            self._save(replace(self._settings, has_deletes=False))
+            passages = self.count()
+            self._choose_codes(passages)
+            graph = wants_graph(self._config, passages)
+            self._engine.optimize(graph=graph)
+            self._written = 0
+            self._save(replace(self._settings, has_deletes=False, graph=graph, written=0))
 
     def flush(self) -> None:
         """Make everything acknowledged survive a power loss."""
         self._engine.call("flush", lambda shard: shard.flush())
+        self._note_written()
 
     def read_manifest(self) -> Mapping[str, Any] | None:
         """The mapping last written; see `Store.read_manifest`."""
@@ -325,8 +356,35 @@ class EdgeStore:
         self.close()
 
     def _inherited(self) -> Config:
-        quantization = QuantizationConfig.model_validate(asdict(self.quantization))
-        return self._config.model_copy(update={"quantization": quantization})
+        chosen = self._config.quantization
+        if not (self._settings.automatic and chosen.kind == "auto"):
+            chosen = QuantizationConfig.model_validate(asdict(self.quantization))
+        return self._config.model_copy(update={"quantization": chosen})
+
+    def _put_in_order(self, on_wait: Callable[[], None] | None) -> None:
+        with self._writes():
+            self._note_written()
+            passages = self.count()
+            self._choose_codes(passages)
+            if not is_due(self._config, self._settings, passages):
+                return
+            if on_wait is not None:
+                on_wait()
+            try:
+                self.optimize()
+            except (StoreCorruptError, StoreBusyError):
+                raise
+            except StoreError as error:
+                _log.warning("the index is complete, but it was not put in order for fast search: %s", error)
+
+    def _choose_codes(self, passages: int) -> None:
+        if wants_codes(self._config, self._settings, passages):
+            self._save(replace(self._settings, quantization=AUTOMATIC))
+
+    def _note_written(self) -> None:
+        with self._writing:
+            written, self._written = self._written, 0
+            self._save(replace(self._settings, written=self._settings.written + written))
 
     def _save(self, settings: Settings) -> None:
         if settings != self._settings:

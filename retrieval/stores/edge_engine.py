@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -26,13 +28,21 @@ KEYWORDS = ("document", "document_id", "source")
 # optimize() holds the GIL for its whole run, so it gets an interpreter of its own. On Linux that one ends with the
 # process that waits for it (1 is PR_SET_PDEATHSIG): as an orphan it would go on holding the engine's lock.
 _OPTIMIZE = """
-import ctypes, os, signal, sys
-from qdrant_edge import EdgeShard
+import ctypes, json, os, signal, sys
+import qdrant_edge as engine
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != int(sys.argv[2]):
     sys.exit("nobody waits for it any more")
-shard = EdgeShard.load(sys.argv[1])
+dim, m, ef_construct = json.loads(sys.argv[3])
+dense = engine.EdgeVectorParams(size=dim, distance=engine.Distance.Cosine)
+config = engine.EdgeConfig(
+    vectors={"dense": dense},
+    sparse_vectors={"bm25": engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
+    hnsw_config=engine.HnswIndexConfig(m=m, ef_construct=ef_construct, full_scan_threshold=10_000),
+    optimizers=engine.EdgeOptimizersConfig(indexing_threshold=1, deleted_threshold=0.0, vacuum_min_vector_number=1),
+)
+shard = engine.EdgeShard.load(sys.argv[1], config)
 shard.optimize()
 shard.close()
 """
@@ -144,8 +154,11 @@ class Engine:
         files = (file for file in (self.folder / "segments").rglob("*") if file.is_file())
         return sum(getattr(file.stat(), "st_blocks", 0) * 512 for file in files)
 
-    def optimize(self) -> None:
-        """Rebuild segments in a process of its own; other threads wait meanwhile.
+    def optimize(self, *, graph: bool) -> None:
+        """Write all points into one segment, in a process of its own; other threads wait meanwhile.
+
+        Args:
+            graph: Whether the segment gets a graph.
 
         Raises:
             StoreError: The process failed; the shard is open again with what it had.
@@ -155,10 +168,14 @@ class Engine:
         with self._lock:
             self.require_disk(extra=self.size_on_disk())
             with self._reopened():
-                self._optimize_closed()
+                self._optimize_closed(graph)
 
-    def set_quantization(self, quantization: Quantization) -> None:
-        """Change how dense vectors are compressed and rebuild the segments.
+    def set_quantization(self, quantization: Quantization, *, graph: bool) -> None:
+        """Change how dense vectors are compressed and write all points anew.
+
+        Args:
+            quantization: The new compression.
+            graph: As for `optimize`.
 
         Raises:
             StoreError: The rebuild failed; the shard is open again.
@@ -173,7 +190,7 @@ class Engine:
                 else:
                     self._load(quantization)
                     self._close_shard()
-                self._optimize_closed()
+                self._optimize_closed(graph)
 
     def close(self) -> None:
         """Flush and release; in a forked child the inherited handle is only forgotten."""
@@ -187,6 +204,7 @@ class Engine:
         if self._shard is None:
             raise StoreError(f"index {self._place} is closed")
         self._close_shard()
+        _return_memory()
         try:
             yield
         finally:
@@ -236,24 +254,18 @@ class Engine:
             )
 
     def _config(self, quantization: Quantization | None, *, new: bool = False) -> engine.EdgeConfig:
-        kilobytes = self._hnsw.threshold * self._dim * 4 // 1024
         return engine.EdgeConfig(
             vectors={"dense": engine.EdgeVectorParams(size=self._dim, distance=engine.Distance.Cosine)},
             sparse_vectors={"bm25": engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
-            hnsw_config=engine.HnswIndexConfig(
-                m=self._hnsw.m, ef_construct=self._hnsw.ef_construct, full_scan_threshold=10_000
-            ),
             quantization_config=None if quantization is None else _quantization_config(quantization),
-            optimizers=engine.EdgeOptimizersConfig(
-                indexing_threshold=max(kilobytes, 1), deleted_threshold=0.0, vacuum_min_vector_number=1
-            ),
             wal_enabled=True if new else None,
         )
 
-    def _optimize_closed(self) -> None:
+    def _optimize_closed(self, graph: bool) -> None:
         package = Path(engine.__file__).parent.parent
         paths = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-P", "-c", _OPTIMIZE, str(self.folder), str(os.getpid())]
+        order = json.dumps([self._dim, self._hnsw.m if graph else 0, self._hnsw.ef_construct])
+        command = [sys.executable, "-P", "-c", _OPTIMIZE, str(self.folder), str(os.getpid()), order]
         try:
             child = subprocess.run(
                 command,
@@ -305,6 +317,14 @@ class Engine:
             if type(error).__name__ != "PanicException":
                 raise
             raise StoreCorruptError(f"{action} failed in {place}, its files are damaged ({error}); {REMEDY}") from error
+
+
+def _return_memory() -> None:
+    """Give what the engine has freed back to the system, which glibc keeps: some 3 KB for each point written."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def engine_dimensions(folder: Path) -> int:

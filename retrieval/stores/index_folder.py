@@ -47,11 +47,17 @@ class Settings:
         quantization: How dense vectors are compressed and rescored.
         has_deletes: Whether points were deleted or replaced since the last optimization.
         switching: Whether a change of ``quantization``, which is none meanwhile, was begun and has not ended.
+        automatic: Whether ``quantization`` is left to the store; nobody has said what it should be.
+        graph: Whether the last optimization built the graph.
+        written: Points that were written since.
     """
 
     quantization: Quantization
     has_deletes: bool = False
     switching: bool = False
+    automatic: bool = False
+    graph: bool = False
+    written: int = 0
 
 
 def encoder_folder(root: Path, generation: int) -> Path:
@@ -268,8 +274,8 @@ class GenerationFolder:
         else:
             raise StoreError(f"generation {self.number} of index {self.index.root} was replaced and takes no changes")
 
-    def open_settings(self, quantization: Quantization) -> Settings:
-        """The settings, made of ``quantization`` where there are none.
+    def open_settings(self, quantization: Quantization, *, automatic: bool = False) -> Settings:
+        """The settings, made of ``quantization`` and ``automatic`` where there are none.
 
         Raises:
             StoreCorruptError: The file cannot be read, or there is a manifest and no engine.
@@ -279,7 +285,7 @@ class GenerationFolder:
         path = self.path / _SETTINGS
         saved = read_json(path)
         if saved is None:
-            settings = Settings(quantization, has_deletes=self.engine.exists())
+            settings = Settings(quantization, has_deletes=self.engine.exists(), automatic=automatic)
             self.path.mkdir(parents=True, exist_ok=True)
             self.save_settings(settings)
             return settings
@@ -311,9 +317,14 @@ def _numbers(manifest: Mapping[str, Any], root: Path) -> tuple[int, int | None]:
 def _settings(saved: Mapping[str, Any], path: Path) -> Settings:
     try:
         return Settings(
-            Quantization(**saved["quantization"]), bool(saved["has_deletes"]), bool(saved.get("switching", False))
+            Quantization(**saved["quantization"]),
+            bool(saved["has_deletes"]),
+            bool(saved.get("switching", False)),
+            bool(saved.get("automatic", False)),
+            bool(saved.get("graph", False)),
+            int(saved.get("written", 0)),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise StoreCorruptError(f"{path} is damaged ({error!r}); {REMEDY}") from error
 
 

@@ -72,4 +72,8 @@ def _ranked(query: Query, first: Sequence[Any], ask: Ask) -> list[ScoredPoint]:
         return ask([replace(query, window=window)])[0]
 
     hits = close_tie(fetch, first, query.limit, lambda hit: float(hit.score))
-    return best_first((ScoredPoint(str(hit.id), float(hit.score) + 0.0) for hit in hits), query.limit)
+    scores = [float(hit.score) + 0.0 for hit in hits]
+    # An id costs more than all else here: only those are read that may be among the best.
+    least = sorted(scores, reverse=True)[: query.limit][-1:]
+    kept = [(hit, score) for hit, score in zip(hits, scores, strict=True) if [score] >= least]
+    return best_first((ScoredPoint(str(hit.id), score) for hit, score in kept), query.limit)

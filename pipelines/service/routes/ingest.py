@@ -58,6 +58,9 @@ class ReportReply(Reply):
     seconds: float
     duplicates: list[DuplicateReply] = Field(default=[], description="the first 1,000, where they were looked for")
     duplicate_count: int = 0
+    read_seconds: float = Field(default=0.0, description="work of reading; that of two processes overlaps")
+    encode_seconds: float = Field(default=0.0, description="work of cutting and encoding")
+    write_seconds: float = Field(default=0.0, description="work of writing")
 
 
 class ProgressReply(Reply):
@@ -68,6 +71,9 @@ class ProgressReply(Reply):
     passages: int
     rejected: int
     seconds: float
+    read_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
 
 
 class JobErrorReply(Reply):
