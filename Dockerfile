@@ -7,10 +7,12 @@ ARG PYTHON=3.12-slim-bookworm
 
 FROM python:${PYTHON} AS build
 # Extras of pyproject.toml to install; "serve tracing documents" also reads PDF and Office files (200 MB more).
+# The lock has serve and tracing, with hashes; what other extras add is resolved when the image is built.
 ARG EXTRAS="serve tracing"
 WORKDIR /build
 RUN python -m venv /opt/retrieval
-COPY pyproject.toml requirements-lean.txt ./
+COPY pyproject.toml requirements-lean.txt requirements-lean.lock ./
+RUN /opt/retrieval/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-lean.lock
 RUN python -c "import sys, tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(line for name in sys.argv[1:] for line in extras[name]), sep='\n')" ${EXTRAS} > requirements-extras.txt
 RUN /opt/retrieval/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements-lean.txt -r requirements-extras.txt
 COPY LICENSE README.md ./

@@ -69,7 +69,7 @@ sbom: $(LOCK_TOOLS)/.stamp
 	@echo "build/sbom.cdx.json"
 
 audit: $(LOCK_TOOLS)/.stamp
-	@$(LOCK_TOOLS)/bin/pip-audit --require-hashes --disable-pip -r requirements-lean.lock
+	@$(LOCK_TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements-lean.lock
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

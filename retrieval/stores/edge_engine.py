@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from retrieval.errors import IndexMismatchError, StoreBusyError, StoreCorruptErr
 from retrieval.stores.json_files import REMEDY, read_json, sync_folder, write_json
 
 R = TypeVar("R")
+_DYING_S, _POLL_S = 5.0, 0.02
 _CONFIG = "edge_config.json"
 _UNFINISHED = "temp_segments"
 KEYWORDS = ("document", "document_id", "source")
@@ -79,7 +81,7 @@ class Engine:
     Raises:
         IndexMismatchError: The shard has vectors of another size.
         StoreCorruptError: Its files are damaged.
-        StoreBusyError: Another program has the shard open.
+        StoreBusyError: Another program has the shard open, and for longer than a dying one takes to let go.
         StoreFullError: Too little disk is left to create it.
     """
 
@@ -233,8 +235,16 @@ class Engine:
         self._load()
 
     def _load(self, quantization: Quantization | None = None) -> None:
-        with self._translated("open", damaged=True):
-            self._shard = engine.EdgeShard.load(str(self.folder), self._config(quantization))
+        deadline = time.monotonic() + _DYING_S
+        while self._shard is None:
+            try:
+                with self._translated("open", damaged=True):
+                    self._shard = engine.EdgeShard.load(str(self.folder), self._config(quantization))
+            except StoreBusyError:
+                # The index is locked for this process. Whoever has the engine is the child of one that was killed.
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_S)
         # What an optimization that was killed has left; the lock of the engine is ours, so that none is running.
         for leftover in (self.folder / _UNFINISHED).glob("*"):
             shutil.rmtree(leftover, ignore_errors=True)
