@@ -11,7 +11,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements-lean.lock").read_text(encoding="utf-8")
 PINS = re.compile(
-    r"^([A-Za-z0-9._-]+)==(\S+?)(?: ; [^\\\n]+)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n?)+)", re.M
+    r"^([A-Za-z0-9._-]+)==(\S+?)(?: ; [^\\\n]+)? \\\n"
+    r"((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n?)+)",
+    re.MULTILINE,
 )
 
 
