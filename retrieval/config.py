@@ -6,12 +6,14 @@ the path of the key and the keys that are allowed there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from retrieval.datatypes import FirstStage, GroupBy, Quantization
 from retrieval.errors import ConfigError
@@ -19,6 +21,26 @@ from retrieval.errors import ConfigError
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _variable_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value):
+        return value
+    raise PydanticCustomError(
+        "unquoted", "not the name of an environment variable; put the secret into one and its name here"
+    )
+
+
+def _without_secrets(value: str) -> str:
+    if "@" not in value.split("://", 1)[-1].split("/", 1)[0]:
+        return value
+    raise PydanticCustomError(
+        "unquoted", "holds a name or a password; put the API key into an environment variable, see store.api_key_env"
+    )
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+"""Name of an environment variable. What is none is not quoted in the error: it may be the secret itself."""
 DEFAULT_DENSE_WEIGHT = 0.4
 """Weight of the dense arm in the fusion where neither the configuration nor `adapt` has chosen one."""
 
@@ -168,12 +190,16 @@ class ServerStoreConfig(_Settings):
     """A Qdrant server or cluster."""
 
     kind: Literal["server"] = "server"
-    url: str = "http://localhost:6333"
+    url: Annotated[str, AfterValidator(_without_secrets)] = "http://localhost:6333"
     collection: Annotated[str, Field(min_length=1)] = "passages"
-    api_key_env: str | None = Field(default=None, description="name of the environment variable with the key")
-    tls_ca_env: str | None = Field(default=None, description="environment variable with the path of a PEM file: CA")
-    tls_cert_env: str | None = Field(default=None, description="the same: certificate of this client")
-    tls_key_env: str | None = Field(default=None, description="the same: its key; null: in the certificate's file")
+    api_key_env: VariableName | None = Field(default=None, description="name of the environment variable with the key")
+    tls_ca_env: VariableName | None = Field(
+        default=None, description="environment variable with the path of a PEM file: CA"
+    )
+    tls_cert_env: VariableName | None = Field(default=None, description="the same: certificate of this client")
+    tls_key_env: VariableName | None = Field(
+        default=None, description="the same: its key; null: in the certificate's file"
+    )
     prefer_grpc: bool = False
     grpc_port: Positive = 6334
     timeout_s: Positive = 30
@@ -390,7 +416,8 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     path = ".".join(location) or "(top level)"
     if problem["type"] != "extra_forbidden":
         message = problem["msg"].removeprefix("Value error, ")
-        return f"{origin}: {path}: {message} (got {problem['input']!r})"
+        quoted = "" if problem["type"] == "unquoted" else f" (got {problem['input']!r})"
+        return f"{origin}: {path}: {message}{quoted}"
     allowed = ", ".join(sorted(_model_at(model, problem["loc"][:-1]).model_fields))
     return f"{origin}: unknown key {path}; allowed here: {allowed}"
 

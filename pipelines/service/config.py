@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from retrieval.config import load_settings
+from retrieval.config import VariableName, load_settings
 
 Scope = Literal["read", "write", "admin"]
 Positive = Annotated[int, Field(ge=1)]
@@ -22,7 +22,7 @@ class _Section(BaseModel):
 class KeyConfig(_Section):
     """One bearer key. It stands in an environment variable; the file only names that."""
 
-    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds it")]
+    env: VariableName = Field(description="environment variable that holds it")
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = Field(default=("read",), description="what it may do")
     tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
         default=None, description="documents this key sees and writes; null: all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import ssl
 from collections.abc import Iterator
@@ -96,7 +97,11 @@ def explained(config: ServerStoreConfig, action: str, error: Exception) -> Store
         action: What was being done: ``search``.
         error: What the client raised.
     """
-    url, key, why = config.url, config.api_key_env, reason(error)
+    url, key = config.url, config.api_key_env
+    why = reason(error)
+    if key is not None and (secret := os.environ.get(key)):
+        # A server, or a proxy before it, may repeat what it was sent.
+        why = why.replace(secret, f"${key}")
     if _is_certificate(error):
         remedy = (
             f"check the file that the environment variable {config.tls_ca_env} names"
