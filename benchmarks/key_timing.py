@@ -57,9 +57,10 @@ def page(record: dict[str, Any]) -> str:
         [
             "# Does the time of a refusal tell how much of a key was right?",
             "",
-            f"{record['rounds']:,} calls of each kind in random order, keys of {_CHARACTERS:,} characters, {_KEYS} keys "
-            f"known; {machine['cores']} cores, {machine['processor']}, {machine['system']}, Python {machine['python']}. "
-            f"Welch's t against random keys, without the slowest tenth; from |t| = {_LIMIT} on time is said to leak. "
+            f"{record['rounds']:,} calls of each kind in random order, keys of {_CHARACTERS:,} characters, {_KEYS} "
+            f"keys known; {machine['cores']} cores, {machine['processor']}, {machine['system']}, Python "
+            f"{machine['python']}. Welch's t against random keys, without the slowest tenth; "
+            f"from |t| = {_LIMIT} on time is said to leak. "
             "`python -m benchmarks.key_timing --out benchmarks/key_timing.json`",
             "",
             "| compared by | the wrong key has | median, ns | t | leaks |",
