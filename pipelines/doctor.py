@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipelines.index_checks import REBUILD, Check, examine_contents
+from pipelines.index_checks import REBUILD, REPAIR, Check, examine_contents
 from pipelines.opening import open_index_encoder
 from pipelines.presence import has_points, require_index
 from pipelines.progress import StepCallback
@@ -21,28 +21,31 @@ from retrieval.encoders import Bm25Encoder, find_compiled
 from retrieval.errors import IndexMismatchError, RetrievalError, StoreBusyError
 from retrieval.manifest import manifest_from_json, peek_manifest, require_same_bm25, require_same_encoder
 from retrieval.models import find_model
-from retrieval.protocols import Encoder
+from retrieval.protocols import Encoder, Store
 from retrieval.rerankers import open_reranker
 from retrieval.stores import StoredIndex, open_store, peek_index
 
 _PACKAGES = ("numpy", "onnxruntime", "pydantic", "qdrant-edge-py", "safetensors", "tokenizers")
 
 
-def examine(config: Config, folder: Path | None, *, on_progress: StepCallback | None = None) -> tuple[Check, ...]:
+def examine(
+    config: Config, folder: Path | None, *, deep: bool = False, on_progress: StepCallback | None = None
+) -> tuple[Check, ...]:
     """Check the installation, the models, the index and what is stored in it.
 
     Args:
         config: The configuration that the index would be opened with.
         folder: Folder of the embedded index; ``None`` for an index on a server.
+        deep: Compare every file with its seal, and every passage with what is made of its text.
         on_progress: Called while the index is read.
 
     Returns:
         All checks, in the order in which they build on each other.
     """
-    return tuple(_checks(config, folder, on_progress or (lambda stage, done, total: None)))
+    return tuple(_checks(config, folder, deep, on_progress or (lambda stage, done, total: None)))
 
 
-def _checks(config: Config, folder: Path | None, on_progress: StepCallback) -> Iterator[Check]:
+def _checks(config: Config, folder: Path | None, deep: bool, on_progress: StepCallback) -> Iterator[Check]:
     yield _installation()
     stored = _peek(config, folder)
     encoder, check = _encoder(config, stored)
@@ -50,11 +53,33 @@ def _checks(config: Config, folder: Path | None, on_progress: StepCallback) -> I
     yield _reranker(config)
     if folder is not None:
         yield _disk(config, folder)
-        yield _folder(folder)
+    if deep:
+        from pipelines.deep.run import deep_checks
+
+        yield from deep_checks(config, folder, on_progress)
+        return
+    if folder is not None:
+        yield examine_folder(folder)
     if encoder is None or (folder is not None and not has_points(folder)):
         yield Check("index", None, "not opened, see above")
         return
     yield from _index(config, folder, encoder, stored, on_progress)
+
+
+def examine_stored(config: Config, folder: Path | None, on_progress: StepCallback) -> Iterator[Check]:
+    """Open the index and compare everything in it with what is made of the stored texts.
+
+    Args:
+        config: The configuration that the index would be opened with.
+        folder: Folder of the embedded index; ``None`` for an index on a server.
+        on_progress: Called while the index is read.
+    """
+    stored = _peek(config, folder)
+    encoder, check = _encoder(config, stored)
+    if encoder is None:
+        # Everything else can be compared without it; vectors are of the size that the manifest says.
+        yield check
+    yield from _index(config, folder, encoder, stored, on_progress, deep=True)
 
 
 def _peek(config: Config, folder: Path | None) -> StoredIndex | None:
@@ -115,7 +140,8 @@ def _disk(config: Config, folder: Path) -> Check:
     return Check("disk", True, f"{free:,} MiB free")
 
 
-def _folder(folder: Path) -> Check:
+def examine_folder(folder: Path) -> Check:
+    """Whether there is an index in a folder."""
     try:
         manifest = peek_manifest(folder)
     except RetrievalError as error:
@@ -132,19 +158,28 @@ def _folder(folder: Path) -> Check:
 
 
 def _index(
-    config: Config, folder: Path | None, encoder: Encoder, peeked: StoredIndex | None, on_progress: StepCallback
+    config: Config,
+    folder: Path | None,
+    encoder: Encoder | None,
+    peeked: StoredIndex | None,
+    on_progress: StepCallback,
+    *,
+    deep: bool = False,
 ) -> Iterator[Check]:
     try:
         if folder is None:
             require_index(config, folder)
         # The vectors have the size of the encoder that made them, whatever the configuration asks for.
-        dim = encoder.dim if peeked is None else peeked.manifest.encoder.dim
-        store = open_store(config, dim=dim, path=folder, verify=False)
+        made_with = encoder if peeked is None else peeked.manifest.encoder
+        if made_with is None:
+            yield Check("index", None, "not opened, see above")
+            return
+        store = open_store(config, dim=made_with.dim, path=folder, verify=False)
     except StoreBusyError as error:
         yield Check("index", False, str(error), "close it there and run doctor again")
         return
     except (RetrievalError, OSError) as error:
-        yield Check("index", False, str(error), REBUILD)
+        yield Check("index", False, str(error), REPAIR if deep else REBUILD)
         return
     try:
         yield Check("index", True, f"{store.location} opens")
@@ -156,11 +191,23 @@ def _index(
         yield _state(manifest)
         same = _same_settings(config, manifest, encoder, store.location)
         yield same
-        yield from examine_contents(store, manifest, encoder if same.ok else None, on_progress)
+        if deep:
+            yield from _deeply(config, store, manifest, encoder if same.ok else None, on_progress)
+        else:
+            yield from examine_contents(store, manifest, encoder if same.ok else None, on_progress)
     except (RetrievalError, OSError) as error:
-        yield Check("contents", False, str(error), REBUILD)
+        yield Check("contents", False, str(error), REPAIR if deep else REBUILD)
     finally:
         store.close()
+
+
+def _deeply(
+    config: Config, store: Store, manifest: IndexManifest, encoder: Encoder | None, on_progress: StepCallback
+) -> Iterable[Check]:
+    from pipelines.deep.contents import examine_deeply
+
+    sparse = Bm25Encoder(config.bm25) if encoder is not None else None
+    return examine_deeply(store, manifest, encoder, sparse, on_progress)
 
 
 def _state(manifest: IndexManifest) -> Check:
@@ -171,7 +218,9 @@ def _state(manifest: IndexManifest) -> Check:
     )
 
 
-def _same_settings(config: Config, manifest: IndexManifest, encoder: Encoder, location: str) -> Check:
+def _same_settings(config: Config, manifest: IndexManifest, encoder: Encoder | None, location: str) -> Check:
+    if encoder is None:
+        return Check("settings", None, "not compared, the encoder cannot be opened")
     try:
         require_same_encoder(manifest, encoder.fingerprint, location)
         require_same_bm25(manifest, config, location)

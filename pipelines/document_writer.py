@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,24 +30,26 @@ class Pending:
     Args:
         document: The document.
         digest: Content hash of the document and of how it is cut.
+        point_id: Id of its first passage.
         passages: What it was cut into.
         replaces: Whether the index may hold an older version.
     """
 
     document: Document
     digest: str
+    point_id: str
     passages: tuple[Passage, ...]
     replaces: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """A batch that was looked up, and what has to be written of it."""
+    """A batch that was looked up, and what has to be written of it: the id of each first passage, and its row."""
 
     batch: ReadBatch
     twice: Sequence[Document]
     unchanged: Sequence[tuple[str, str]]
-    rows: Sequence[int]
+    fresh: Mapping[str, int]
     older: set[str]
 
 
@@ -104,7 +106,7 @@ class DocumentWriter:
                     ended = True
                 else:
                     waiting.append(self._choose(batch))
-                    source.cut(batch, waiting[-1].rows)
+                    source.cut(batch, list(waiting[-1].fresh.values()))
             if not waiting:
                 break
             self._write(waiting.popleft(), source)
@@ -131,7 +133,7 @@ class DocumentWriter:
                 unchanged.append((batch.documents[fresh.pop(point_id)].key, point_id))
             keys = [batch.documents[row].key for row in fresh.values()]
             older = self._writer.older(keys) if keys else set()
-        return _Chosen(batch, twice, unchanged, list(fresh.values()), older)
+        return _Chosen(batch, twice, unchanged, fresh, older)
 
     def _write(self, chosen: _Chosen, source: Preparation) -> None:
         for rejection in chosen.batch.rejected:
@@ -167,11 +169,11 @@ class DocumentWriter:
     def _pending(self, chosen: _Chosen, passages: Sequence[Sequence[Passage]]) -> list[Pending]:
         """What has passages; the rest is rejected."""
         pending = []
-        for row, of_document in zip(chosen.rows, passages, strict=True):
+        for (point_id, row), of_document in zip(chosen.fresh.items(), passages, strict=True):
             document = chosen.batch.documents[row]
             if of_document:
-                digest = chosen.batch.digests[row]
-                pending.append(Pending(document, digest, tuple(of_document), document.key in chosen.older))
+                digest, replaces = chosen.batch.digests[row], document.key in chosen.older
+                pending.append(Pending(document, digest, point_id, tuple(of_document), replaces))
             else:
                 self._tally.reject(Rejected(document.source or document.id, "the text is empty"))
         return pending
@@ -223,7 +225,7 @@ class DocumentWriter:
         rows = zip(batch, vectors.dense, vectors.known.tolist(), terms, vectors.lengths.tolist(), strict=True)
         return [
             Point(
-                id=passage_id(item.document.key, item.digest, passage.index),
+                id=passage_id(item.document.key, item.digest, passage.index) if passage.index else item.point_id,
                 dense=dense if known else None,
                 sparse=SparseVector(vectors.indices[start:end], vectors.weights[start:end]) if end > start else None,
                 payload=passage_payload(item.document, passage, digest=item.digest, terms=length, run=run),

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.confidence import reaches
 from pipelines.search_options import SearchOptions
 from retrieval.datatypes import Candidate, FloatArray, GroupBy, Hit
-from retrieval.ordering import order
+from retrieval.ordering import Candidates, order
 from retrieval.protocols import Store
 from retrieval.rerankers import Reading
 
@@ -18,20 +18,31 @@ from retrieval.rerankers import Reading
 class Fetched:
     """The first stage of one query: candidates in fused order, and the payloads of the first of them."""
 
-    candidates: list[Candidate]
+    candidates: Candidates
     vector: FloatArray
     payloads: list[Mapping[str, Any]]
 
     def load(self, store: Store, upto: int) -> None:
         """Have the payloads of the first ``upto`` candidates; one that was deleted since the search is left out."""
-        start = len(self.payloads)
-        wanted = self.candidates[start:upto]
-        points = (
-            {point.id: point.payload for point in store.get([candidate.id for candidate in wanted])} if wanted else {}
-        )
-        kept = [candidate for candidate in wanted if candidate.id in points]
-        self.candidates[start:upto] = kept
-        self.payloads += [points[candidate.id] for candidate in kept]
+        wanted = self.candidates.ids[len(self.payloads) : upto]
+        points = {point.id: point.payload for point in store.get(wanted)} if wanted else {}
+        if len(points) < len(wanted):
+            self.candidates = self.candidates.without({name for name in wanted if name not in points})
+        self.payloads += [points[name] for name in wanted if name in points]
+
+    def load_groups(self, store: Store, wanted: int, group_by: GroupBy) -> None:
+        """Have the payloads of the first candidates, so many that they are of ``wanted`` groups, or all.
+
+        A payload costs more than ranking its candidate, a call of the store as much as some payloads: at first as many
+        as there would be if every group had one, then half of that, and twice as many each time.
+        """
+        more, later = wanted, -(-wanted // 2)
+        while len(self.payloads) < len(self.candidates):
+            lacking = wanted - len(set(groups_of(self, group_by)))
+            if lacking <= 0:
+                return
+            self.load(store, len(self.payloads) + max(lacking, more))
+            more, later = later, 2 * later
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +59,38 @@ def groups_of(found: Fetched, group_by: GroupBy) -> list[str]:
     """The group of each candidate whose payload is loaded."""
     if group_by == "document":
         return [str(payload["document"]) for payload in found.payloads]
-    return [candidate.id for candidate, _ in zip(found.candidates, found.payloads, strict=False)]
+    return list(found.candidates.ids[: len(found.payloads)])
 
 
-def outcomes_of(
-    found: Fetched,
-    reading: Reading,
-    ranges: Mapping[int, tuple[int, int]],
-    probabilities: Sequence[float | None],
-) -> dict[str, Outcome]:
-    """What became of each candidate, by id: positions move when a candidate turns out to be deleted."""
-    rows = zip(found.candidates, reading.scores, reading.logits, probabilities, strict=True)
-    return {
-        candidate.id: Outcome(score, logit, probability, None if logit is None else ranges[position])
-        for position, (candidate, score, logit, probability) in enumerate(rows)
-    }
+class Outcomes(dict[str, Outcome]):
+    """What became of each candidate, by id, put together when it is asked for.
+
+    Args:
+        ids: Of the candidates, in the order of what was read.
+        reading: What came of reading.
+        ranges: What was read of each text, by position.
+        probabilities: Of the logits.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        reading: Reading,
+        ranges: Mapping[int, tuple[int, int]],
+        probabilities: Sequence[float | None],
+    ) -> None:
+        super().__init__()
+        self._rows = dict(zip(ids, range(len(ids)), strict=True))
+        self._reading = reading
+        self._ranges = ranges
+        self._probabilities = probabilities
+
+    def __missing__(self, name: str) -> Outcome:
+        at = self._rows[name]
+        logit = self._reading.logits[at]
+        read = None if logit is None else self._ranges[at]
+        outcome = self[name] = Outcome(self._reading.scores[at], logit, self._probabilities[at], read)
+        return outcome
 
 
 def best_hits(
@@ -79,15 +107,15 @@ def best_hits(
         least: Probability that a candidate needs; one without a probability does not have it. ``None`` for all.
     """
     groups = groups_of(found, options.group_by)
-    loaded = found.candidates[: len(groups)]
-    scores = [outcomes[candidate.id].score for candidate in loaded]
+    names, ranks = found.candidates.ids[: len(groups)], found.candidates.ranks[: len(groups)]
     best: dict[str, int] = {}
-    for position in order(scores, [candidate.rank for candidate in loaded], [candidate.id for candidate in loaded]):
-        if least is None or reaches(outcomes[loaded[position].id].probability, least):
-            best.setdefault(groups[position], position)
+    for at in order([outcomes[name].score for name in names], ranks, names):
+        if least is None or reaches(outcomes[names[at]].probability, least):
+            best.setdefault(groups[at], at)
     chosen = list(best.values())[: options.top_k]
     return tuple(
-        _hit(rank, loaded[at], found.payloads[at], outcomes[loaded[at].id]) for rank, at in enumerate(chosen, start=1)
+        _hit(rank, found.candidates[at], found.payloads[at], outcomes[names[at]])
+        for rank, at in enumerate(chosen, start=1)
     )
 
 

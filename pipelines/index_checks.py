@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from retrieval.datatypes import IndexManifest, StoredPoint
 from retrieval.protocols import Encoder, Store
 
 REBUILD = "make the index again with 'retrieval ingest --rebuild PATH'"
+REPAIR = "run 'retrieval repair', which keeps the texts and makes the rest again"
 
+_SHOWN = 1_000
 _SAMPLE = 200
 _TOLERANCE = 1e-4
 _PAYLOAD: Mapping[str, type] = {
@@ -36,6 +38,27 @@ _OPTIONAL: Mapping[str, type] = {"headings": list, "metadata": dict}
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, by name.
+
+    Args:
+        kind: What it is wrong with.
+        name: Path in the index folder, point id, document key, field, or part of the index.
+        problem: What is wrong.
+        document: Key of the document, where it is about one.
+    """
+
+    kind: Literal["file", "passage", "document", "field", "index"]
+    name: str
+    problem: str
+    document: str = ""
+
+    def __str__(self) -> str:
+        of = f" of document {self.document}" if self.document and self.kind == "passage" else ""
+        return f"{self.kind} {self.name}{of}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One thing that was looked at.
 
@@ -44,12 +67,41 @@ class Check:
         ok: Whether it is as it should be; ``None`` when it could not be checked because something else is wrong.
         detail: What was found.
         remedy: What to do when it is not ok.
+        findings: What is wrong one by one, where that was looked for (the first 1,000).
     """
 
     name: str
     ok: bool | None
     detail: str
     remedy: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects what is wrong for one check."""
+
+    count: int = 0
+    first: list[Finding] = field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        """Note one; only the first 1,000 are kept."""
+        self.count += 1
+        if len(self.first) < _SHOWN:
+            self.first.append(finding)
+
+    def check(self, name: str, detail: str, remedy: str = REPAIR) -> Check:
+        """The check: not ok where anything was found.
+
+        Args:
+            name: What was checked.
+            detail: What to say where all is well.
+            remedy: What to do otherwise.
+        """
+        if not self.count:
+            return Check(name, True, detail)
+        more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
+        return Check(name, False, f"{self.first[0]}{more}", remedy, tuple(self.first))
 
 
 def examine_contents(
@@ -67,7 +119,7 @@ def examine_contents(
     step = max(1, manifest.passages // _SAMPLE)
     sample: list[str] = []
     for number, point in enumerate(store.scan()):
-        if _is_complete(point.payload):
+        if is_complete(point.payload):
             counts.add(point.id, point.payload)
         else:
             incomplete += 1
@@ -79,12 +131,13 @@ def examine_contents(
             on_progress("reading", number, manifest.passages)
     yield _payloads(counts, incomplete)
     yield _counts(counts, manifest)
-    points = [point for point in store.get(sample, vectors=["dense"]) if _is_complete(point.payload)]
+    points = [point for point in store.get(sample, vectors=["dense"]) if is_complete(point.payload)]
     yield _vectors(points)
     yield _encoding(points, encoder)
 
 
-def _is_complete(payload: Mapping[str, Any]) -> bool:
+def is_complete(payload: Mapping[str, Any]) -> bool:
+    """Whether a payload has all fields of a passage, each of its type."""
     return all(isinstance(payload.get(name), kind) for name, kind in _PAYLOAD.items()) and all(
         isinstance(payload.get(name, kind()), kind) for name, kind in _OPTIONAL.items()
     )

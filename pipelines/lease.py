@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.presence import require_index
+from pipelines.read_beside import open_published
 from pipelines.two_stage import TwoStagePipeline
 from retrieval.config import Config
 from retrieval.encoders import Bm25Encoder
@@ -38,6 +39,9 @@ class IndexLease:
         wait: Seconds to wait for an index that another process holds.
         on_wait: Told once for each wait who holds it.
         stop: Ends a wait early when it is set.
+        read_only: As for `TwoStagePipeline.open`; ``None`` where another process holds the index and has published a
+            state of it.
+        tell: Told then which state it is.
     """
 
     def __init__(
@@ -48,12 +52,16 @@ class IndexLease:
         wait: float,
         on_wait: Callable[[StoreBusyError], None] | None = None,
         stop: threading.Event | None = None,
+        read_only: bool | None = False,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._resolve = resolve
         self._idle = idle
         self._wait = wait
         self._on_wait = on_wait
         self._stop = stop or threading.Event()
+        self._read_only = read_only
+        self._tell = tell
         self._lock = threading.Lock()
         self._users = 0
         self._left = 0.0
@@ -120,6 +128,16 @@ class IndexLease:
         config, folder = self._resolve()
         if not create:
             require_index(config, folder)
+        if self._read_only:
+            return TwoStagePipeline.open(folder or Path(), config, read_only=True)
+        try:
+            return self._alone(config, folder)
+        except StoreBusyError as error:
+            if self._read_only is None:
+                return open_published(folder or Path(), config, None, error, self._tell)
+            raise
+
+    def _alone(self, config: Config, folder: Path | None) -> TwoStagePipeline:
         last = self._last
         if last is not None and last.config == config:
             try:

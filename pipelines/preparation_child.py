@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -63,6 +64,9 @@ def _work(recipe: Recipe, requests: queue.Queue[Cut], outgoing: queue.Queue[obje
     except Exception as error:
         outgoing.put(Ready(f"{type(error).__name__}: {error}"))
         return
+    # What is there stays, and next to nothing of what comes is in cycles: a collection would find nothing.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     logging.basicConfig(level=recipe.log_level, handlers=[_Forwarding(outgoing)], force=True)
     outgoing.put(Ready())
     _Worker(recipe, work, requests, outgoing).run()

@@ -40,7 +40,8 @@ class OtherProcess:
         paths = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START],
-            env={**os.environ, "PYTHONPATH": paths},
+            # Looking for plugins would read the metadata of all packages that are installed.
+            env={"PYDANTIC_DISABLE_PLUGINS": "__all__", **os.environ, "PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # An interrupt from the terminal is for this process, which ends the other one.

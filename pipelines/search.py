@@ -11,7 +11,7 @@ from itertools import chain
 
 from pipelines.cautions import Cautions, answered
 from pipelines.confidence import Confidence
-from pipelines.hits import Fetched, best_hits, groups_of, outcomes_of
+from pipelines.hits import Fetched, Outcomes, best_hits, groups_of
 from pipelines.points import readable_text
 from pipelines.search_options import SearchOptions
 from pipelines.tracing import span
@@ -20,7 +20,6 @@ from retrieval.config import Config
 from retrieval.datatypes import (
     Arm,
     FloatArray,
-    GroupBy,
     Results,
     ScoredPoint,
     SearchRequest,
@@ -42,8 +41,6 @@ from retrieval.rerankers import (
 )
 
 _NEGATION_DEPTH = 2
-_PASSAGES_PER_GROUP: dict[GroupBy, int] = {"document": 3, "passage": 1}
-"""Payloads loaded at first for each hit wanted; more only if these fall into too few groups."""
 
 
 class Search:
@@ -137,7 +134,9 @@ class Search:
             answers = self._store.search(requests) if requests else []
         for (row, arm), points in zip(plan, answers, strict=True):
             arms[row][arm] = points
-        settings = self._fusion.model_copy(update={"candidates": options.candidates})
+        settings = self._fusion
+        if settings.candidates != options.candidates:
+            settings = settings.model_copy(update={"candidates": options.candidates})
         with span("fuse"):
             return [Fetched(fuse(found, settings), dense[row], []) for row, found in enumerate(arms)]
 
@@ -157,7 +156,9 @@ class Search:
                 one = opened.popleft()
                 read += reading.reranked
                 stops.append(reading.stopped)
-                yield self._results(one, replace(reading, warning=reading.warning or one.readers.warning), options)
+                if reading.warning is None and one.readers.warning is not None:
+                    reading = replace(reading, warning=one.readers.warning)
+                yield self._results(one, reading, options)
             reading_span.set(queries=len(stops), reranked=read, stopped=",".join(sorted(set(stops))))
 
     def _readings(self, tasks: Iterable[ReadingTask]) -> Iterator[Reading]:
@@ -174,9 +175,11 @@ class Search:
         cues = negation_cues(query)
         depth = options.depth * (_NEGATION_DEPTH if cues else 1) if options.rerank else 0
         with span("load"):
-            # A twin of what is read may stand anywhere.
-            wanted = len(found.candidates) if depth else options.top_k * _PASSAGES_PER_GROUP[options.group_by]
-            found.load(self._store, wanted)
+            if depth:
+                # A twin of what is read may stand anywhere.
+                found.load(self._store, len(found.candidates))
+            else:
+                found.load_groups(self._store, options.top_k, options.group_by)
             twins = self._twins(query, found)
         readers = self._open_reranker() if depth and found.payloads else _Readers()
         least = readers.confidence.least(options.min_score) if depth else None
@@ -186,11 +189,8 @@ class Search:
 
     def _results(self, one: _Open, reading: Reading, options: SearchOptions) -> Results:
         found, least, confidence = one.found, one.plan.least, one.readers.confidence
-        outcomes = outcomes_of(found, reading, one.ranges, confidence.probabilities(reading.logits))
+        outcomes = Outcomes(found.candidates.ids, reading, one.ranges, confidence.probabilities(reading.logits))
         shown = best_hits(found, outcomes, options)
-        if len(shown) < options.top_k and len(found.payloads) < len(found.candidates):
-            found.load(self._store, len(found.candidates))
-            shown = best_hits(found, outcomes, options)
         hits = shown if least is None else best_hits(found, outcomes, options, least)
         open_orders = unsettled(one.plan.twins, found, outcomes, hits, confidence.twin_margin)
         cautions = Cautions(one.query, one.cues, one.plan.depth, options, confidence, least)
@@ -231,7 +231,7 @@ class Search:
     ) -> tuple[ReadingTask, dict[int, tuple[int, int]]]:
         """What the cross-encoder is to read, nothing where there is none; and the stretch of each text."""
         settings = self._config.rerank
-        first = [candidate.score for candidate in found.candidates]
+        first = found.candidates.scores
         in_order = min(plan.depth, len(found.payloads)) if readers.reranker is not None else 0
         positions = [*range(in_order), *plan.twins.to_read(in_order)] if in_order else []
         texts = [str(found.payloads[at]["text"]) for at in positions]

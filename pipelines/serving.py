@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -93,17 +92,3 @@ def once(make: Callable[[], Made]) -> Callable[[], Made]:
             return made[0]
 
     return get
-
-
-def begun(make: Callable[[], Made]) -> Callable[[], Made]:
-    """``make``, called at once in a thread of its own; what is returned waits for its result, or raises its error."""
-    made: Future[Made] = Future()
-
-    def run() -> None:
-        try:
-            made.set_result(make())
-        except BaseException as error:
-            made.set_exception(error)
-
-    threading.Thread(target=run, name="retrieval-begun").start()
-    return made.result

@@ -32,10 +32,10 @@ class Twins:
         variants = polarity_twins(texts, numbers=asks_for_numbers(query))
         groups: dict[int, list[int]] = defaultdict(list)
         by_id: dict[str, Variant] = {}
-        for position, (candidate, variant) in enumerate(zip(found.candidates, variants, strict=False)):
+        for position, (name, variant) in enumerate(zip(found.candidates.ids, variants, strict=False)):
             if variant is not None:
                 groups[variant.group].append(position)
-                by_id[candidate.id] = variant
+                by_id[name] = variant
         return cls(by_id, tuple(tuple(group) for group in groups.values()))
 
     def to_read(self, depth: int) -> list[int]:
@@ -55,10 +55,12 @@ def unsettled(
         hits: What is shown.
         margin: Distance of two logits from which on their order is settled.
     """
+    if not twins.variants:
+        return ()
     shown = {hit.passage_id: hit for hit in hits}
     read_text = _read_texts(found, outcomes)
     document = {
-        one.id: str(payload["document"]) for one, payload in zip(found.candidates, found.payloads, strict=False)
+        name: str(payload["document"]) for name, payload in zip(found.candidates.ids, found.payloads, strict=False)
     }
     close: list[str] = []
     unread: list[str] = []
@@ -88,17 +90,16 @@ def unsettled(
 
 def _read_texts(found: Fetched, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     texts = {}
-    for candidate, payload in zip(found.candidates, found.payloads, strict=False):
-        start, end = outcomes[candidate.id].read or (0, 0)
-        texts[candidate.id] = str(payload["text"])[start:end]
+    for name, payload in zip(found.candidates.ids, found.payloads, strict=False):
+        start, end = outcomes[name].read or (0, 0)
+        texts[name] = str(payload["text"])[start:end]
     return texts
 
 
 def _named(hit: Hit | None, found: Fetched, name: str) -> str:
     if hit is not None:
         return str(hit.rank)
-    at = next(position for position, candidate in enumerate(found.candidates) if candidate.id == name)
-    return f"{found.payloads[at]['document_id']!r}, which is not shown"
+    return f"{found.payloads[found.candidates.ids.index(name)]['document_id']!r}, which is not shown"
 
 
 def _some(pairs: Sequence[str]) -> str:

@@ -16,19 +16,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from pipelines.confidence import Confidence, stored_calibration
 from pipelines.explain import Explanation, explain
 from pipelines.opening import open_index_encoder, settings_of
 from pipelines.search import Search
 from pipelines.search_options import MinScore, SearchArguments, SearchOptions
-from pipelines.serving import Serving, Switch, begun, once
+from pipelines.second_stage import open_second_stage
+from pipelines.serving import Serving, Switch, once
 from pipelines.tracing import carry
 from retrieval.config import Config, EdgeStoreConfig, load_config
 from retrieval.datatypes import (
@@ -50,9 +51,7 @@ from retrieval.manifest import (
     require_same_bm25,
     require_same_encoder,
 )
-from retrieval.models import find_model
 from retrieval.protocols import Encoder, Reranker, SparseEncoder, Store
-from retrieval.rerankers import open_reranker
 from retrieval.stores import open_store, peek_index
 from retrieval.stores.filters import parse_filter
 
@@ -101,7 +100,7 @@ class TwoStagePipeline:
         self.config = config
         self.sparse = sparse
         self._reranker = once(open_reranker)
-        self._write_lock = threading.Lock()
+        self._write_lock: AbstractContextManager[Any] = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
         stored = store.read_manifest()
         if stored is None:
@@ -116,15 +115,24 @@ class TwoStagePipeline:
         self._switch = Switch(self._serving(encoder, store, self._manifest))
 
     @classmethod
-    def open(cls, path: str | Path = "index", config: Config | None = None, *, eager: bool = False) -> Self:
+    def open(
+        cls,
+        path: str | Path = "index",
+        config: Config | None = None,
+        *,
+        second_stage: Callable[[], Reranker] | None = None,
+        read_only: bool = False,
+    ) -> Self:
         """Open the index in a folder, or start one there.
 
         Args:
             path: Folder of the embedded index; ignored by configurations of a server or of memory.
             config: Settings; ``None`` takes the encoder, BM25 and chunking settings that an existing index was built
                 with, and the defaults for everything else.
-            eager: Load the cross-encoder beside all else, for whoever is about to search once; ``False`` loads it at
-                the first search that reranks.
+            second_stage: Gives the cross-encoder, for whoever has begun to load it (`begin_second_stage`); ``None``
+                loads it at the first search that reranks.
+            read_only: Search the last complete state, beside any number of other readers and one process that writes,
+                and turn to each newer one; changing it is refused. An embedded index must be there.
 
         Raises:
             ModelError: A model is missing or malformed.
@@ -132,20 +140,24 @@ class TwoStagePipeline:
             StoreBusyError: Another process holds the index.
             StoreCorruptError: Files of the index are damaged or missing.
         """
+        given = config
         if config is None:
             config = settings_of(path)
         store_config = config.store
         if isinstance(store_config, EdgeStoreConfig) and store_config.path is not None:
             path = store_config.path
-        second_stage: Callable[[], Reranker] = partial(_open_reranker, config)
-        if eager and config.rerank.enabled and config.rerank.depth:
-            second_stage = begun(partial(_warm_reranker, config))
+        if second_stage is None:
+            second_stage = partial(open_second_stage, config)
+        if read_only and isinstance(store_config, EdgeStoreConfig):
+            from pipelines.reader import IndexReader
+
+            return cast("Self", IndexReader(given, Path(path), second_stage))
         stored = peek_index(config, path)
         encoder = open_index_encoder(config, stored)
         if stored is not None:
             # Before the store looks at vector sizes: this message names both encoders.
             require_same_encoder(stored.manifest, encoder.fingerprint, stored.location)
-        store = open_store(config, dim=encoder.dim, path=Path(path))
+        store = open_store(config, dim=encoder.dim, path=Path(path), read_only=read_only)
         try:
             return cls(
                 config,
@@ -893,13 +905,3 @@ class TwoStagePipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _open_reranker(config: Config) -> Reranker:
-    return open_reranker(config.rerank, find_model(config.rerank.model))
-
-
-def _warm_reranker(config: Config) -> Reranker:
-    reranker = _open_reranker(config)
-    reranker.score("", [""])
-    return reranker

@@ -99,8 +99,10 @@ class IndexWriter(PointWriter):
     def remove(self, points: Sequence[StoredPoint]) -> int:
         """Remove points read with `COUNTED_FIELDS` and return how many documents that were."""
         before = self.counts.documents
-        for start in range(0, len(points), _POINTS_PER_BATCH):
-            batch = points[start : start + _POINTS_PER_BATCH]
+        # A document without its first passage counts as half done. One that lacks another would pass for complete.
+        doomed = sorted(points, key=lambda point: point.payload["index"] != 0)
+        for start in range(0, len(doomed), _POINTS_PER_BATCH):
+            batch = doomed[start : start + _POINTS_PER_BATCH]
             self._store.delete([point.id for point in batch])
             for point in batch:
                 self.counts.subtract(point.id, point.payload)

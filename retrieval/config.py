@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from retrieval.datatypes import FirstStage, GroupBy, Quantization
 from retrieval.errors import ConfigError
+from retrieval.yaml_text import MAX_MESSAGE_CHARACTERS, MAX_YAML_CHARACTERS, load_yaml, shown
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
+_MAX_PROBLEMS, _MAX_KEY = 50, 200
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -90,6 +91,10 @@ class DocumentsConfig(_Settings):
     encoding: str | None = Field(default=None, description="null detects it")
     max_file_bytes: Positive = Field(default=64 * 2**20, description="limit for files that are read whole")
     max_line_bytes: Positive = Field(default=16 * 2**20, description="limit for one record of a line-based file")
+    max_convert_s: Annotated[float, Field(gt=0)] = Field(
+        default=300.0, description="limit for converting one PDF or office file"
+    )
+    max_convert_mb: Positive = Field(default=1024, description="limit for the memory that takes")
     duplicates: Literal["keep", "report", "skip"] = Field(
         default="keep", description="near-equal documents that come in: not looked for, reported, or left out"
     )
@@ -146,6 +151,9 @@ class EdgeStoreConfig(_Settings):
     kind: Literal["edge"] = "edge"
     path: str | None = Field(default=None, description="folder; null takes the one given to open() or --index")
     min_free_mb: Annotated[int, Field(ge=0)] = Field(default=512, description="writes are refused below this much disk")
+    publish: bool = Field(
+        default=True, description="keep what a second process can search while this one writes; costs disk"
+    )
 
 
 class MemoryStoreConfig(_Settings):
@@ -361,10 +369,11 @@ def _read(path: str | Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            with Path(path).open(encoding="utf-8") as file:
+                loaded = load_yaml(file.read(MAX_YAML_CHARACTERS + 1))
         except OSError as error:
             raise ConfigError(f"cannot read configuration {path}: {error.strerror or error}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if loaded is not None and not isinstance(loaded, dict):
             raise ConfigError(f"{path} holds a {type(loaded).__name__}, not a mapping of sections")
@@ -391,7 +400,11 @@ def _validated(model: type[SettingsT], data: Mapping[str, Any], origin: str) -> 
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, problem, origin) for problem in error.errors())) from error
+        problems = error.errors()
+        lines = [_explain(model, problem, origin) for problem in problems[:_MAX_PROBLEMS]]
+        if len(problems) > _MAX_PROBLEMS:
+            lines.append(f"{origin}: and {len(problems) - _MAX_PROBLEMS:,} more")
+        raise ConfigError("\n".join(lines)) from error
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -405,18 +418,22 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is a value, not a section")
         data = child
     try:
-        data[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        data[keys[-1]] = load_yaml(value)
+    except ValueError as error:
         raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
 
 
 def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     # The tag of a discriminated union shows up in the location; it is not a key of the file.
-    location = [str(part) for part in problem["loc"] if part not in {"edge", "memory", "server"}]
+    location = [
+        str(part)[:_MAX_KEY]
+        for place, part in enumerate(problem["loc"])
+        if not (place and problem["loc"][place - 1] == "store" and part in {"edge", "memory", "server"})
+    ]
     path = ".".join(location) or "(top level)"
     if problem["type"] != "extra_forbidden":
-        message = problem["msg"].removeprefix("Value error, ")
-        quoted = "" if problem["type"] == "unquoted" else f" (got {problem['input']!r})"
+        message = problem["msg"].removeprefix("Value error, ")[:MAX_MESSAGE_CHARACTERS]
+        quoted = "" if problem["type"] == "unquoted" else f" (got {shown(problem['input'])})"
         return f"{origin}: {path}: {message}{quoted}"
     allowed = ", ".join(sorted(_model_at(model, problem["loc"][:-1]).model_fields))
     return f"{origin}: unknown key {path}; allowed here: {allowed}"
@@ -426,7 +443,7 @@ def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[Bas
     for part in location:
         if isinstance(part, int):  # an item of a list, whose model the name of the list has given
             continue
-        if part in {"edge", "memory", "server"}:
+        if part in {"edge", "memory", "server"} and part not in model.model_fields:
             choices = get_args(get_args(StoreConfig)[0])
             model = next(choice for choice in choices if choice.model_fields["kind"].default == part)
             continue

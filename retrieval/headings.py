@@ -75,6 +75,7 @@ def _marks(text: str) -> Iterator[_Mark]:
         if match["atx"]:
             title = _CLOSING.sub("", match["title"]).strip()
             if not fence and title and len(title) <= MAX_HEADING_CHARACTERS:
+                floor = match.end()  # a rule below a heading does not make it a second one
                 yield _Mark(match.start(), match.end(), f"atx{len(match['atx'])}", title)
             continue
         rule, info = match["rule"], match["info"].strip()

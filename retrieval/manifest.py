@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from retrieval.checked_json import parse_mapping
 from retrieval.config import Config
 from retrieval.datatypes import EncoderFingerprint, IndexManifest
 from retrieval.errors import IndexMismatchError, StoreCorruptError
@@ -104,13 +105,11 @@ def peek_manifest(folder: str | Path) -> IndexManifest | None:
     """
     path = Path(folder) / MANIFEST_FILE
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_mapping(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise StoreCorruptError(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise StoreCorruptError(f"{path} is not a manifest but a JSON {type(data).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreCorruptError(f"{path} cannot be read: {error}; run 'retrieval repair'") from error
     return manifest_from_json(data, str(folder))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from operator import eq
+from typing import overload
 
 from retrieval.config import DEFAULT_DENSE_WEIGHT, FirstStageConfig
 from retrieval.datatypes import Arm, ArmScore, Candidate, ScoredPoint
@@ -38,9 +40,9 @@ def scale_to_unit(scores: Sequence[float]) -> list[float]:
     Raises:
         ValueError: A score is not finite.
     """
-    for position, score in enumerate(scores):
-        if not math.isfinite(score):
-            raise ValueError(f"score {score} at position {position} is not finite")
+    if not all(map(math.isfinite, scores)):
+        position, score = next((at, score) for at, score in enumerate(scores) if not math.isfinite(score))
+        raise ValueError(f"score {score} at position {position} is not finite")
     if not scores:
         return []
     # Halves, so that the span of two huge numbers of opposite sign does not overflow.
@@ -49,7 +51,66 @@ def scale_to_unit(scores: Sequence[float]) -> list[float]:
     return [(score / 2 - lowest) / span if span > 0 else 1.0 for score in scores]
 
 
-def fuse(arms: Mapping[Arm, Sequence[ScoredPoint]], config: FirstStageConfig) -> list[Candidate]:
+class Candidates(Sequence[Candidate]):
+    """Candidates of the first stage, best first. Of a hundred few are looked at: each is put together when it is.
+
+    Equal to any sequence of the same candidates.
+
+    Args:
+        ids: Point ids of the passages.
+        scores: Fused scores, falling.
+        ranks: Ranks after fusion, rising.
+        arms: Points of each arm: negated scores and ids, best first, each id once.
+    """
+
+    __slots__ = ("_arms", "_places", "ids", "ranks", "scores")
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        scores: Sequence[float],
+        ranks: Sequence[int],
+        arms: Mapping[Arm, Sequence[tuple[float, str]]],
+    ) -> None:
+        self.ids = ids
+        self.scores = scores
+        self.ranks = ranks
+        self._arms = arms
+        self._places: dict[Arm, dict[str, int]] = {}
+
+    def without(self, ids: Collection[str]) -> Candidates:
+        """All but those; the others keep their ranks."""
+        kept = [at for at, name in enumerate(self.ids) if name not in ids]
+        names, scores = [self.ids[at] for at in kept], [self.scores[at] for at in kept]
+        return Candidates(names, scores, [self.ranks[at] for at in kept], self._arms)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Candidate]: ...
+    def __getitem__(self, index: int | slice) -> Candidate | list[Candidate]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        name = self.ids[index]
+        arms: dict[Arm, ArmScore] = {}
+        for arm, points in self._arms.items():
+            places = self._places.get(arm)
+            if places is None:
+                places = self._places[arm] = {name: place for place, (_, name) in enumerate(points)}
+            if (place := places.get(name)) is not None:
+                arms[arm] = ArmScore(place + 1, -points[place][0])
+        return Candidate(name, self.ranks[index], self.scores[index], arms)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def fuse(arms: Mapping[Arm, Sequence[ScoredPoint]], config: FirstStageConfig) -> Candidates:
     """Merge what the arms returned into one list of candidates.
 
     ``minmax`` scales the scores of each arm over its own list to [0, 1] and adds them up by weight; a passage that
@@ -74,49 +135,46 @@ def fuse(arms: Mapping[Arm, Sequence[ScoredPoint]], config: FirstStageConfig) ->
     lists = {arm: _ranked(points) for arm, points in sorted(arms.items()) if points}
     dense_weight = DEFAULT_DENSE_WEIGHT if config.dense_weight is None else config.dense_weight
     weights = _weights(list(lists), dense_weight)
-    scores: dict[str, float] = {}
-    best_ranks: dict[str, int] = {}
-    ranks: dict[Arm, dict[str, int]] = {}
+    totals: dict[str, float] = {}
     for arm, points in lists.items():
-        names = [name for _, name in points]
-        places = range(1, len(points) + 1)
         if config.fusion == "minmax":
             parts = scale_to_unit([-score for score, _ in points])
         else:
-            parts = [1 / (config.rrf_k + rank) for rank in places]
+            parts = [1 / (config.rrf_k + rank) for rank in range(1, len(points) + 1)]
         weight = weights[arm]
-        for name, rank, part in zip(names, places, parts, strict=True):
-            scores[name] = scores.get(name, 0.0) + weight * part
-            best_ranks[name] = min(rank, best_ranks.get(name, rank))
-        ranks[arm] = dict(zip(names, places, strict=True))
-    best = sorted((-score, best_ranks[name], name) for name, score in scores.items())[: config.candidates]
-    return [
-        Candidate(name, rank, -score, _arms_of(name, ranks, lists))
-        for rank, (score, _, name) in enumerate(best, start=1)
-    ]
+        for (_, name), part in zip(points, parts, strict=True):
+            totals[name] = totals.get(name, 0.0) + weight * part
+    ids = _by_total(totals, lists, config.candidates)
+    return Candidates(ids, [totals[name] for name in ids], range(1, len(ids) + 1), lists)
 
 
-def _arms_of(
-    name: str, ranks: Mapping[Arm, Mapping[str, int]], lists: Mapping[Arm, Sequence[tuple[float, str]]]
-) -> dict[Arm, ArmScore]:
-    """What each arm made of a passage."""
-    return {
-        arm: ArmScore(rank, -lists[arm][rank - 1][0])
-        for arm, places in ranks.items()
-        if (rank := places.get(name)) is not None
-    }
+def _by_total(
+    totals: Mapping[str, float], lists: Mapping[Arm, Sequence[tuple[float, str]]], limit: int
+) -> Sequence[str]:
+    """The first ids by total descending, then better rank in any arm, then id."""
+    ids = sorted(totals, key=totals.__getitem__, reverse=True)
+    reached = [totals[name] for name in ids[: limit + 1]]
+    if len(set(reached)) < len(reached):
+        best: dict[str, int] = {}
+        for points in lists.values():
+            for rank, (_, name) in enumerate(points):
+                best[name] = min(rank, best.get(name, rank))
+        ids.sort(key=lambda name: (-totals[name], best[name], name))
+    return ids[:limit]
 
 
 def _ranked(points: Sequence[ScoredPoint]) -> list[tuple[float, str]]:
     """Negated scores and ids, best first; an id that appears twice counts with its best score."""
-    pairs = sorted((-point.score, point.id) for point in points)
-    if not all(math.isfinite(score) for score, _ in pairs):
+    scores = [-point.score for point in points]
+    if not all(map(math.isfinite, scores)):
         point = next(point for point in points if not math.isfinite(point.score))
         raise ValueError(f"the first-stage score of {point.id} is {point.score}, not a finite number")
-    names: dict[str, float] = {}
-    for score, name in pairs:
-        names.setdefault(name, score)
-    return pairs if len(names) == len(pairs) else [(score, name) for name, score in names.items()]
+    names = [point.id for point in points]
+    pairs = sorted(zip(scores, names, strict=True))
+    if len(set(names)) == len(pairs):
+        return pairs
+    # The last one that is given for a name stays: its best.
+    return sorted({name: (score, name) for score, name in reversed(pairs)}.values())
 
 
 def _weights(present: Sequence[Arm], dense_weight: float) -> dict[Arm, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from retrieval.config import Config, parse_config
 from retrieval.datatypes import Point, SparseVector
 from retrieval.errors import StoreCorruptError
 from retrieval.stores import open_store
+from retrieval.stores.json_files import read_json, write_json
 
 TEXTS = {
     "pipe": "A leaking pipe under the sink can be sealed with epoxy putty.",
@@ -50,7 +50,7 @@ def failed(checks: dict[str, Check]) -> set[str]:
 
 def edit_manifest(folder: Path, **changes: object) -> None:
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_json(path, (read_json(path) or {}) | changes)
 
 
 def stored(folder: Path) -> Iterator[Point]:

@@ -200,9 +200,9 @@ def test_damaged_parquet_is_reported(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_extra_is_reported_with_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retrieval.documents import office
+    from retrieval.documents import converter
 
-    office._converter.cache_clear()
+    converter._close_all()
     for module in ("markitdown", "pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / "a.pdf").write_bytes(pdf("text"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from retrieval.datatypes import Point, Quantization, SearchRequest, SparseVector
 from retrieval.errors import ConfigError, IndexMismatchError, StoreBusyError, StoreCorruptError, StoreError
 from retrieval.protocols import Store
 from retrieval.stores import grow_store, open_store
+from retrieval.stores.json_files import read_json, write_json
 from retrieval.stores.memory import MemoryStore
 from retrieval.stores.server import ServerStore
 from tests.live_server import LIVE_KINDS, live_config
@@ -202,7 +202,7 @@ def test_a_replaced_generation_takes_no_manifest(folder: Path) -> None:
 @pytest.mark.parametrize("value", ["2", 0, True, 1.5])
 def test_a_manifest_that_names_no_generation_is_refused(folder: Path, value: object) -> None:
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "generation": value}))
+    write_json(path, {**(read_json(path) or {}), "generation": value})
     with pytest.raises(StoreCorruptError, match="has generation"):
         open_edge(folder)
     assert (folder / "generations" / "1").exists()

@@ -186,8 +186,8 @@ def test_damaged_files_are_model_errors(file: str, content: bytes, folder: Path)
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ("{", "cannot read"),
-        ("[]", "holds a list, not an object"),
+        ("{", "is not readable JSON"),
+        ("[]", "holds a list, not a dict"),
         (json.dumps({**OURS, "max_length": "long"}), "states a length of 'long' tokens"),
         (json.dumps({**OURS, "max_length": -3}), "states a length of -3 tokens"),
         (json.dumps({**OURS, "max_length": 4}), "reads 4 tokens, 3 of them special: too few"),

@@ -96,6 +96,11 @@ sys.stdin.read()
 """
 
 
+def unseal(index: Path) -> None:
+    """As after a writer that was killed: nobody knows how the files should be."""
+    (index / "generations/1/seal.json").unlink()
+
+
 def test_an_index_reopens_with_everything(index: Path) -> None:
     with open_edge(index) as store:
         assert store.count() == 20
@@ -239,6 +244,9 @@ def test_a_missing_segment_is_noticed(index: Path) -> None:
         store.write_manifest(ready(store))
     for segment in (index / "generations/1/engine" / "segments").iterdir():
         shutil.rmtree(segment)
+    with pytest.raises(StoreCorruptError, match=r"/segments has no \S+, which was there when it was last closed; run"):
+        open_edge(index)
+    unseal(index)
     lost = r"holds 0 passages, its manifest says 19; a segment file was probably deleted .*retrieval ingest --rebuild"
     with pytest.raises(StoreCorruptError, match=lost):
         open_edge(index)
@@ -269,6 +277,9 @@ def test_panics_of_the_engine_become_our_error(index: Path, capfd: pytest.Captur
     assert damaged
     for file in damaged:
         file.write_bytes(file.read_bytes()[:3])
+    with pytest.raises(StoreCorruptError, match=r"status.dat is damaged \(it has 3 bytes, and had \d+ when"):
+        open_edge(index)
+    unseal(index)
     with pytest.raises(StoreCorruptError, match=r"its files are damaged .*--rebuild") as caught:
         open_edge(index)
     assert type(caught.value.__cause__).__name__ == "PanicException"

@@ -53,8 +53,8 @@ def test_who_wants_it_can_have_it(tmp_path: Path) -> None:
 def test_reading_office_files_leaves_none_either(tmp_path: Path) -> None:
     pytest.importorskip("markitdown", reason="the extra documents is not installed")
     program = (
-        "import os\nfrom retrieval.documents.office import _converter\n"
-        "import warnings\nwarnings.simplefilter('ignore')\n_converter()\nprint(os.environ['ORT_DISABLE_TELEMETRY'])"
+        "import os\nfrom retrieval.documents.converter import converter\n"
+        "converter(512).convert(b'%PDF-1.4', '.pdf', 60)\nprint(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     assert run(program, tmp_path) == "1\n"
     assert not (tmp_path / ".cache" / "Microsoft").exists()

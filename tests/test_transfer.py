@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from retrieval.datatypes import IndexManifest, Quantization, Results
 from retrieval.errors import ConfigError, ModelError, StoreBusyError, StoreCorruptError, StoreError
 from retrieval.manifest import peek_manifest
 from retrieval.protocols import Store
+from retrieval.stores.json_files import write_json
 from tests.adapt_corpus import documents, word, write_model
 from tests.live_server import HAS_SERVER, LIVE_KINDS, NO_SERVER, live_config
 from tests.qdrant_double import QdrantDouble, qdrant_double
@@ -357,7 +359,7 @@ def test_what_cannot_be_copied_is_refused(index: Path, server: Config, room: Pat
         with pytest.raises(StoreError, match="empty"):
             pull_index(server, folder / "none")
         manifest = (index / "manifest.json").read_text()
-        (index / "manifest.json").write_text(manifest.replace('"ready"', '"ingesting"'))
+        write_json(index / "manifest.json", {**json.loads(manifest), "state": "ingesting"})
         with pytest.raises(StoreError, match="run the same 'retrieval ingest' again"):
             push_index(index, server)
         (index / "manifest.json").write_text(manifest)

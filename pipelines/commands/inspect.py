@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pipelines.commands.invocation import Invocation
 
@@ -37,15 +40,24 @@ def info(invocation: Invocation) -> None:
         render_info(output_console(), manifest, location, size, shown)
 
 
-def doctor(invocation: Invocation) -> None:
-    """Check the installation and the index; exit code 1 when something is wrong."""
+def doctor(
+    invocation: Invocation,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare every file and every passage, which takes a while.")
+    ] = False,
+) -> None:
+    """Check the installation and the index; exit code 1 when something is wrong.
+
+    Without --deep a sample of the vectors is compared with what the encoder gives. With it every file is compared with
+    its seal, every passage with what is made of its text, and filters and searches with a walk over all passages.
+    """
     from pipelines.doctor import examine
     from pipelines.render.output import output_console, plain, step_progress, write_json
     from pipelines.render.tables import render_checks
 
     config, folder = invocation.resolve(for_rebuild=True)
     with step_progress(quiet=invocation.quiet) as on_progress:
-        checks = examine(config, folder, on_progress=on_progress)
+        checks = examine(config, folder, deep=deep, on_progress=on_progress)
     failed = [check for check in checks if check.ok is False]
     if invocation.json:
         write_json({"ok": not failed, "checks": plain(checks)})

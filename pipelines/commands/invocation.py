@@ -109,22 +109,34 @@ class Invocation:
                 config = parse_config(_merged(manifest.config, given), origin=f"the manifest of {folder}")
         return config, folder
 
-    def open_existing(self, *, eager: bool = False) -> TwoStagePipeline:
+    def open_existing(self, *, eager: bool = False, read_only: bool | None = False) -> TwoStagePipeline:
         """Open an index that must be there.
 
         Args:
-            eager: As for `TwoStagePipeline.open`.
+            eager: Load the cross-encoder beside all else, for whoever is about to search once.
+            read_only: As for `TwoStagePipeline.open`; ``None`` where another process has the index open, and says so.
 
         Raises:
             StoreError: There is no index, or it cannot be opened; nothing is created.
             RetrievalError: The settings cannot be used.
         """
         from pipelines.presence import require_index
-        from pipelines.two_stage import TwoStagePipeline
 
         config, folder = self.resolve()
         require_index(config, folder)
-        return TwoStagePipeline.open(folder or Path(), config, eager=eager)
+        second_stage = None
+        if eager:
+            from pipelines.second_stage import begin_second_stage
+
+            second_stage = begin_second_stage(config)
+        from pipelines.two_stage import TwoStagePipeline
+
+        path = folder or Path()
+        if read_only is not None:
+            return TwoStagePipeline.open(path, config, second_stage=second_stage, read_only=read_only)
+        from pipelines.read_beside import open_beside
+
+        return open_beside(path, config, second_stage, self.notice)
 
     def again(self, command: str) -> str:
         """Another command over the same index, to be shown to people."""

@@ -58,6 +58,13 @@ def search(
         bool | None, typer.Option("--exact/--no-exact", help="Search all vectors as given: no graph, no compression.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the numbers behind each hit.")] = False,
+    read_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--read-only/--no-read-only",
+            help="Search the last complete state, beside others; by default only where another process has the index.",
+        ),
+    ] = None,
 ) -> None:
     """Find the passages that answer a query: both arms fetch candidates, the cross-encoder reads the best."""
     arguments: SearchArguments = {
@@ -72,24 +79,30 @@ def search(
         "exact": exact,
     }
     if query is not None:
-        _answer(invocation, query, top_k, arguments, explain=explain)
+        _answer(invocation, query, top_k, arguments, explain=explain, read_only=read_only)
     elif not invocation.json and sys.stdin.isatty() and sys.stdout.isatty():
-        _ask(invocation, top_k, arguments, explain=explain)
+        _ask(invocation, top_k, arguments, explain=explain, read_only=read_only)
     else:
         from pipelines.terminal.lines import answer_lines
 
-        with invocation.open_existing() as pipeline:
+        with invocation.open_existing(read_only=read_only) as pipeline:
             answer_lines(pipeline, _lines(), top_k, arguments, as_json=invocation.json, explain=explain)
 
 
 def _answer(
-    invocation: Invocation, query: str, top_k: int | None, arguments: SearchArguments, *, explain: bool
+    invocation: Invocation,
+    query: str,
+    top_k: int | None,
+    arguments: SearchArguments,
+    *,
+    explain: bool,
+    read_only: bool | None,
 ) -> None:
-    from pipelines.explain import matched_spans, query_terms
-    from pipelines.render.output import error_console, output_console, plain, write_json
-
     reads = arguments["rerank"] is not False and arguments["depth"] != 0
-    with invocation.open_existing(eager=reads) as pipeline:
+    with invocation.open_existing(eager=reads, read_only=read_only) as pipeline:
+        from pipelines.explain import matched_spans, query_terms
+        from pipelines.render.output import error_console, output_console, plain, write_json
+
         results = pipeline.search(query, top_k, **arguments)
         terms = query_terms(pipeline.encoder, pipeline.sparse, query) if explain else None
         if invocation.json:
@@ -104,7 +117,9 @@ def _answer(
         render_warnings(error_console(), results)
 
 
-def _ask(invocation: Invocation, top_k: int | None, arguments: SearchArguments, *, explain: bool) -> None:
+def _ask(
+    invocation: Invocation, top_k: int | None, arguments: SearchArguments, *, explain: bool, read_only: bool | None
+) -> None:
     """A prompt; the index is let go between queries, so that it can be kept up to date meanwhile."""
     from pipelines.lease import IndexLease
     from pipelines.render.output import error_console, output_console
@@ -119,6 +134,8 @@ def _ask(invocation: Invocation, top_k: int | None, arguments: SearchArguments, 
         idle=_IDLE_S,
         wait=_WAIT_S,
         on_wait=lambda error: errors.print(f"waiting: {error}", style="yellow"),
+        read_only=read_only,
+        tell=lambda text: invocation.notice(text, style="yellow"),
     )
     try:
         with lease.use() as pipeline:

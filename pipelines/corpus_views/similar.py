@@ -180,7 +180,7 @@ class Similar:
         fused = [_dense_only(one) if first_stage == "dense" else fuse(one, self._fusion) for one in arms]
         return self._by_document(asking, fused)
 
-    def _by_document(self, asking: Sequence[StoredPoint], fused: Sequence[list[Candidate]]) -> dict[str, _Match]:
+    def _by_document(self, asking: Sequence[StoredPoint], fused: Sequence[Sequence[Candidate]]) -> dict[str, _Match]:
         ids = list({candidate.id for candidates in fused for candidate in candidates})
         owners = {point.id: str(point.payload["document"]) for point in self._store.get(ids, payload=["document"])}
         found: dict[str, _Match] = {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrieval.datatypes import IndexManifest, IngestReport
 
 _SHOWN_REJECTIONS = 10
+_FINDINGS = 5
 _MARKS = {
     True: Text("ok", style="green"),
     False: Text("failed", style="bold red"),
@@ -125,6 +126,8 @@ def render_checks(console: Console, checks: Sequence[Check]) -> None:
         line.add_column(width=12, no_wrap=True, style="bold")
         line.add_column(overflow="fold")
         line.add_row(mark, check.name, visible(check.detail))
+        for finding in check.findings[1:_FINDINGS]:
+            line.add_row("", "", visible(str(finding)))
         if check.ok is False and check.remedy:
             line.add_row("", "", Text(f"→ {check.remedy}", style="yellow"))
         console.print(line)

@@ -17,8 +17,8 @@ def parse_json(data: bytes) -> Any:
     """A JSON value.
 
     Raises:
-        JSONDecodeError: The bytes are not UTF-8 or not JSON, hold a number that is not finite or half a surrogate
-            pair, or are nested too deep.
+        JSONDecodeError: The bytes are not UTF-8 or not JSON, hold NaN, Infinity or half a surrogate pair, or are
+            nested too deep. A number too large for a float becomes infinite; the models of the requests refuse that.
     """
     try:
         return from_json(data, allow_inf_nan=False, cache_strings=False)

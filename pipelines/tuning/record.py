@@ -11,8 +11,8 @@ import numpy as np
 from pipelines.tuning.settings import Fusion, Variant
 from pipelines.tuning.variants import DenseLists, Milliseconds
 from retrieval.config import Config
-from retrieval.datatypes import Arm, Candidate, ScoredPoint, SparseVector
-from retrieval.ordering import fuse
+from retrieval.datatypes import Arm, ScoredPoint, SparseVector
+from retrieval.ordering import Candidates, fuse
 from retrieval.protocols import Store
 
 
@@ -67,7 +67,7 @@ class Record:
             self.payloads.update((point.id, point.payload) for point in self.store.get(new))
         return {name: self.payloads[name] for name in ids if name in self.payloads}
 
-    def fused(self, number: int, variant: Variant, fusion: Fusion, config: Config) -> list[Candidate]:
+    def fused(self, number: int, variant: Variant, fusion: Fusion, config: Config) -> Candidates:
         """Candidates of a query."""
         arms: dict[Arm, Sequence[ScoredPoint]] = {}
         if fusion.arms != "bm25" and self.dense[variant].vectors[number].any():

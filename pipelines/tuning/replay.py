@@ -25,7 +25,6 @@ from pipelines.tuning.variants import DenseLists
 from pipelines.twins import Twins
 from retrieval.config import Config
 from retrieval.datatypes import (
-    Candidate,
     EncoderFingerprint,
     FloatArray,
     Results,
@@ -33,6 +32,7 @@ from retrieval.datatypes import (
     StoredPoint,
 )
 from retrieval.negation import negation_cues
+from retrieval.ordering import Candidates
 from retrieval.protocols import Encoder, Reranker, SparseEncoder, Store
 from retrieval.rerankers import choose_windows
 
@@ -118,17 +118,16 @@ class _RecordedSearch(Search):
         self._memory = memory
         self._query = encoder
 
-    def over(self, candidates: list[Candidate]) -> Self:
+    def over(self, candidates: Candidates) -> Self:
         """Take these for what the first stage returns."""
         self._found = candidates
         return self
 
     def _first_stage(self, dense: FloatArray, sparse: Sequence[SparseVector], options: SearchOptions) -> list[Fetched]:
-        return [Fetched(list(self._found), dense[0], [])]
+        return [Fetched(self._found, dense[0], [])]
 
     def _twins(self, query: str, found: Fetched) -> Twins:
-        loaded = found.candidates[: len(found.payloads)]
-        key = self._query.number, tuple(candidate.id for candidate in loaded)
+        key = self._query.number, tuple(found.candidates.ids[: len(found.payloads)])
         if key not in self._memory.twins:
             self._memory.twins[key] = super()._twins(query, found)
         return self._memory.twins[key]
@@ -172,7 +171,7 @@ class Replay:
         self._record = record
         self._reranker = reranker
         self._memory = Memory(config.rerank.window_words)
-        self._fused: OrderedDict[tuple[Variant, Fusion], list[list[Candidate]]] = OrderedDict()
+        self._fused: OrderedDict[tuple[Variant, Fusion], list[Candidates]] = OrderedDict()
 
     def run(self, setting: Setting) -> Replayed | None:
         """Search for every query with a setting.
@@ -213,7 +212,7 @@ class Replay:
         """What the cross-encoder would read for a query if nothing made it stop, but for twins of what it reads."""
         candidates = self._candidates(setting.variant, setting.fusion)[number]
         depth = setting.depth * (_NEGATION_DEPTH if negation_cues(self._record.queries[number]) else 1)
-        payloads = self._record.payloads_of([candidate.id for candidate in candidates[:depth]]).values()
+        payloads = self._record.payloads_of(candidates.ids[:depth]).values()
         texts = [str(payload["text"]) for payload in payloads]
         lists = self._record.dense[setting.variant]
         spans = self._memory.windows(number, lists.vectors[number], texts, lists.encoder)
@@ -222,7 +221,7 @@ class Replay:
             for payload, text, (start, end) in zip(payloads, texts, spans, strict=True)
         ]
 
-    def _candidates(self, variant: Variant, fusion: Fusion) -> list[list[Candidate]]:
+    def _candidates(self, variant: Variant, fusion: Fusion) -> list[Candidates]:
         key = (variant, fusion)
         if key not in self._fused:
             numbers = range(len(self._record.queries))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
+import os
 import re
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +19,8 @@ from charset_normalizer import from_bytes
 from retrieval.documents.source import Source
 from retrieval.errors import DocumentError
 
-READ_ERRORS = (OSError, EOFError, zlib.error)
-"""What reading raises for a missing, unreadable, truncated or corrupt file."""
+READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeError)
+"""What reading raises for a missing, unreadable, truncated or corrupt file, and what some codecs raise for any."""
 
 _SAMPLE_BYTES = 64 * 1024
 _BOMS = (
@@ -39,13 +42,34 @@ class UnreadableError(Exception):
 
 @contextmanager
 def open_binary(source: Source) -> Iterator[BinaryIO]:
-    """Open the file for reading, unpacked when it is named ``.gz``."""
-    with source.path.open("rb") as file:
+    """Open the file for reading, unpacked when it is named ``.gz``.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file any more: nothing is waited for, and no link is followed.
+    """
+    with open(source.path, "rb", opener=_no_link) as file:
         if source.compressed:
             with gzip.open(file, "rb") as unpacked:
                 yield cast(BinaryIO, unpacked)
         else:
             yield file
+
+
+def regular_file(path: str, flags: int) -> int:
+    """An opener that waits for nothing: pipes, sockets and devices are refused.
+
+    Raises:
+        OSError: It is one of those, or cannot be opened.
+    """
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", path)
+    return descriptor
+
+
+def _no_link(path: str, flags: int) -> int:
+    return regular_file(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def read_text(source: Source) -> str:
@@ -145,13 +169,13 @@ def check_encoding(name: str | None) -> None:
     try:
         if name is not None:
             "".encode(name)
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise DocumentError(f"documents.encoding {name!r} is not known; use a name such as utf-8 or latin-1") from error
 
 
 def _encoding(source: Source, sample: bytes, *, stray_controls: bool) -> str:
     if source.config.encoding:
-        return source.config.encoding
+        return _stated(source.config.encoding, sample)
     for mark, name in _BOMS:
         if sample.startswith(mark):
             return name
@@ -164,6 +188,13 @@ def _encoding(source: Source, sample: bytes, *, stray_controls: bool) -> str:
         if not _mostly_utf8(sample):
             return _declared(source, sample) or _detected(sample)
     return "utf-8"
+
+
+def _stated(name: str, sample: bytes) -> str:
+    """The encoding that is configured; unmarked UTF-16 and UTF-32 are little-endian, as everywhere."""
+    plain = codecs.lookup(name).name
+    marked = any(sample.startswith(mark) and marks.startswith(plain) for mark, marks in _BOMS)
+    return f"{plain}-le" if plain in {"utf-16", "utf-32"} and not marked else name
 
 
 def _mostly_utf8(sample: bytes) -> bool:

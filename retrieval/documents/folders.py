@@ -12,7 +12,7 @@ from pathspec import GitIgnoreSpec
 
 from retrieval.config import DocumentsConfig
 from retrieval.datatypes import Document, Rejected
-from retrieval.documents.content import UnreadableError, check_encoding, describe
+from retrieval.documents.content import UnreadableError, check_encoding, describe, regular_file
 from retrieval.documents.formats import as_unicode, read_file, reader_of, reject_unsupported
 from retrieval.documents.source import Span
 from retrieval.errors import DocumentError
@@ -146,7 +146,7 @@ def ignored_names(root: Path, config: DocumentsConfig) -> GitIgnoreSpec:
     """
     lines = list(config.ignore)
     try:
-        with (root / IGNORE_FILE).open(encoding="utf-8-sig") as file:
+        with open(root / IGNORE_FILE, encoding="utf-8-sig", opener=regular_file) as file:
             lines += file.read(1 << 20).splitlines()
     except FileNotFoundError:
         pass

@@ -25,7 +25,9 @@ def read_json_lines(source: Source) -> Iterator[Document]:
     reader = RecordReader(source)
     with open_utf8(source) as stream:
         seen = False
-        for line in _lines(source, stream):
+        for line in read_lines(stream, source.config.max_line_bytes, source.span):
+            if line.data is not None and line.data.isspace():
+                continue
             seen = True
             record = _parse_line(source, line)
             if record is not None and (document := reader.document(record, line.number)) is not None:
@@ -37,10 +39,7 @@ def read_json_lines(source: Source) -> Iterator[Document]:
 def read_json(source: Source) -> Iterator[Document]:
     """Yield the records of a list, one by one as they are parsed, or the one document that an object is."""
     with open_utf8(source) as stream:
-        first = stream.peek(1)[:1]  # type: ignore[attr-defined]
-        while first.isspace():
-            stream.read(1)
-            first = stream.peek(1)[:1]  # type: ignore[attr-defined]
+        first = _skip_space(stream)
         if first == b"[":
             yield from _read_list(source, stream)
             return
@@ -69,21 +68,25 @@ def read_json(source: Source) -> Iterator[Document]:
         yield replace(document, id=name, source=source.location)
 
 
-def _lines(source: Source, stream: BinaryIO) -> Iterator[Line]:
-    limit = source.config.max_line_bytes
-    for line in read_lines(stream, limit, source.span):
-        if line.data is None:
-            source.reject(
-                f"line {line.number}: has {line.size:,} bytes, more than documents.max_line_bytes ({limit:,})",
-                line.number,
-            )
-        elif not line.data.isspace():
-            yield line
+def _skip_space(stream: BinaryIO) -> bytes:
+    """Read up to the first byte that is no white space, and return that byte, which is still to be read."""
+    while block := stream.peek(1):  # type: ignore[attr-defined]
+        there = block.lstrip()
+        stream.read(len(block) - len(there))
+        if there:
+            return bytes(there[:1])
+    return b""
 
 
 def _parse_line(source: Source, line: Line) -> dict[str, Any] | None:
+    if line.data is None:
+        limit = source.config.max_line_bytes
+        source.reject(
+            f"line {line.number}: has {line.size:,} bytes, more than documents.max_line_bytes ({limit:,})", line.number
+        )
+        return None
     try:
-        record = _loads(line.data or b"")
+        record = _loads(line.data)
     except UnicodeDecodeError:
         source.reject(f"line {line.number}: is not valid UTF-8", line.number)
     except (ValueError, RecursionError) as error:

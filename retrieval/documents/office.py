@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import io
-import warnings
 import zipfile
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
 
 from retrieval.datatypes import Document
 from retrieval.documents.content import UnreadableError, read_bytes
+from retrieval.documents.converter import converter
 from retrieval.documents.plain import title_of
 from retrieval.documents.source import Source
-from retrieval.errors import MissingExtraError
-from retrieval.telemetry import refuse_telemetry
 
 _UNPACKED_FACTOR = 4
 
@@ -24,7 +20,7 @@ def read_office(source: Source) -> Iterator[Document]:
 
     Raises:
         MissingExtraError: markitdown, or the package that it needs for this format, is not installed.
-        UnreadableError: It is empty, larger than ``max_file_bytes``, or cannot be converted.
+        UnreadableError: It is empty, larger than ``max_file_bytes``, or cannot be converted within the limits.
     """
     data = read_bytes(source)
     if not data:
@@ -35,35 +31,11 @@ def read_office(source: Source) -> Iterator[Document]:
             raise UnreadableError("is not a PDF: its mark is missing")
     else:
         _check_archive(data, source.config.max_file_bytes * _UNPACKED_FACTOR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        text, title = _convert(data, source.extension)
-    if (document := source.whole_document(text, title or title_of(text))) is not None:
+    config = source.config
+    converted = converter(config.max_convert_mb).convert(data, source.extension, config.max_convert_s)
+    title = converted.title or title_of(converted.text)
+    if (document := source.whole_document(converted.text, title)) is not None:
         yield document
-
-
-def _convert(data: bytes, extension: str) -> tuple[str, str]:
-    converter = _converter()
-    from markitdown import MissingDependencyException, StreamInfo
-
-    try:
-        result = converter.convert_stream(io.BytesIO(data), stream_info=StreamInfo(extension=extension))
-    except MissingDependencyException as error:
-        raise MissingExtraError("markitdown", "documents", f"reading {extension} files") from error
-    except Exception as error:  # a converter runs half a dozen parsers, each with errors of its own
-        cause = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnreadableError(f"cannot be converted from {extension}: {cause[-1][:300]}") from error
-    return result.markdown or "", result.title or ""
-
-
-@lru_cache(maxsize=1)
-def _converter() -> Any:
-    refuse_telemetry()  # it guesses types of files with ONNX Runtime
-    try:
-        from markitdown import MarkItDown
-    except ImportError as error:
-        raise MissingExtraError("markitdown", "documents", "reading .pdf .docx .pptx .xlsx .epub files") from error
-    return MarkItDown(enable_plugins=False)
 
 
 def _check_archive(data: bytes, limit: int) -> None:

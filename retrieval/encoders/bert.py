@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -15,6 +16,10 @@ from retrieval.token_tables.tokenizer_parts import tokenizer_parts
 _PIECES = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
 # A regular expression tries one alternative after the other: of many added tokens only the beginnings are tried.
 _MANY, _BEGINNING = 50, 4
+# Copying the vocabulary takes as long as looking up some thousand words in the tokenizer: a search has fewer.
+_WORDS_BEFORE_COPY = 2**13
+
+_Find = Callable[[str], int | None]
 
 
 def splits_into_words(tokenizer: Tokenizer) -> bool:
@@ -68,7 +73,6 @@ class BertWords:
         tokenizer: One for which `splits_into_words` is true, without truncation and padding.
 
     Attributes:
-        vocabulary: Ids of all entries but added tokens.
         prefix: What continuations of a word begin with in the vocabulary.
         unknown: Id of a piece that the vocabulary cannot make, ``None`` when the tokenizer refuses it.
         lowercase: Whether words are looked up in lower case.
@@ -79,12 +83,12 @@ class BertWords:
     def __init__(self, tokenizer: Tokenizer) -> None:
         parts = tokenizer_parts(tokenizer)
         self._tokenizer = tokenizer
-        self.vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=False)
+        self._model = tokenizer.model
+        self._asked = 0
         self.prefix = str(parts["model"]["continuing_subword_prefix"])
-        self.unknown = self.vocabulary.get(parts["model"]["unk_token"])
+        self.unknown: int | None = self._model.token_to_id(parts["model"]["unk_token"])
         self.lowercase = bool(parts["normalizer"]["lowercase"])
         self.longest = int(parts["model"]["max_input_chars_per_word"])
-        self._longest_entry = max(map(len, self.vocabulary), default=1)
         # Ignoring case is on the safe side: an added token may be matched before or after lowercasing.
         added = {token["content"].lower() for token in parts["added_tokens"] if " " not in token["content"]}
         if len(added) > _MANY:
@@ -92,12 +96,30 @@ class BertWords:
         self.added = frozenset(added)
         self._added = re.compile("|".join(map(re.escape, sorted(added))) or r"(?!)", re.IGNORECASE)
 
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Ids of all entries but added tokens."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=False)
+        return vocabulary
+
+    @cached_property
+    def _longest_entry(self) -> int:
+        return max(map(len, self.vocabulary), default=1)
+
     def tokenize(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of each word."""
         cut = [self._cut(word) for word in words]
         whole = self._ask(word for word, pieces in zip(words, cut, strict=True) if pieces is None)
-        vocabulary = self.vocabulary
-        rare = self._match_all(piece for pieces in cut if pieces for piece in pieces if piece not in vocabulary)
+        self._asked += len(words)
+        if self._asked > _WORDS_BEFORE_COPY:
+            vocabulary, find, longest = self.vocabulary, self.vocabulary.get, self._longest_entry
+        else:
+            find, longest = self._model.token_to_id, self.longest
+            different = {piece for pieces in cut if pieces for piece in pieces}
+            vocabulary = {piece: token for piece in different if (token := find(piece)) is not None}
+        rare = self._match_all(
+            (piece for pieces in cut if pieces for piece in pieces if piece not in vocabulary), find, longest
+        )
         return [
             whole[word]
             if pieces is None
@@ -110,17 +132,17 @@ class BertWords:
             return None
         return _PIECES.findall(word.lower() if self.lowercase else word)
 
-    def _match_all(self, pieces: Iterable[str]) -> dict[str, list[int]]:
+    def _match_all(self, pieces: Iterable[str], find: _Find, longest: int) -> dict[str, list[int]]:
         if self.unknown is None:
             return self._ask(pieces)
-        return {piece: self._match(piece, self.unknown) for piece in set(pieces)}
+        return {piece: self._match(piece, self.unknown, find, longest) for piece in set(pieces)}
 
-    def _match(self, piece: str, unknown: int) -> list[int]:
+    def _match(self, piece: str, unknown: int, find: _Find, longest: int) -> list[int]:
         tokens: list[int] = []
         start, prefix = 0, ""
         while start < len(piece):
-            for end in range(min(len(piece), start + self._longest_entry), start, -1):
-                if (token := self.vocabulary.get(prefix + piece[start:end])) is not None:
+            for end in range(min(len(piece), start + longest), start, -1):
+                if (token := find(prefix + piece[start:end])) is not None:
                     tokens.append(token)
                     break
             else:

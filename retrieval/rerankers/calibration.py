@@ -101,9 +101,14 @@ class Threshold:
         Raises:
             KeyError: A key is missing.
             TypeError: A value is no number.
-            ValueError: A value is no number.
+            ValueError: A value is no number, or not from 0 to 1.
+            OverflowError: A value is beyond any float.
         """
-        return cls(**{field.name: float(content[field.name]) for field in fields(cls)})
+        values = {field.name: float(content[field.name]) for field in fields(cls)}
+        for name, value in values.items():
+            if not -1e-9 <= value <= 1 + 1e-9:
+                raise ValueError(f"{name} of a threshold is from 0 to 1, not {value}")
+        return cls(**values)
 
 
 def fit_platt(logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> PlattCalibration:

@@ -16,6 +16,7 @@ import numpy as np
 
 from retrieval.datatypes import FloatArray
 from retrieval.errors import ModelError
+from retrieval.model_files import MAX_GRAPH_BYTES, checked_file
 from retrieval.rerankers.graphs import ONNX_FILES, find_graph, model_digest
 from retrieval.rerankers.model_calibration import RerankerCalibration, read_calibration
 from retrieval.rerankers.pairs import Pair, PairTokenizer, read_model_config
@@ -270,6 +271,7 @@ class OnnxCrossEncoder:
         with self._lock:
             if self._loaded is None:
                 tokenizer = PairTokenizer(self._folder, self._max_tokens)
+                checked_file(self._graph, self._folder, MAX_GRAPH_BYTES)
                 self._loaded = tokenizer, _open_session(self._graph)
             return self._loaded
 

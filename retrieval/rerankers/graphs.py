@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from retrieval.errors import ModelError
+from retrieval.model_files import checked_file
 
 ONNX_FILES = (
     "model.onnx",
@@ -31,7 +32,7 @@ def model_digest(folder: Path) -> str:
     if graph is None:
         raise ModelError(f"no graph of a cross-encoder in {folder}")
     try:
-        with graph.open("rb") as file:
+        with checked_file(graph, folder).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
         raise ModelError(f"cannot read {graph}: {error.strerror}") from error

@@ -69,7 +69,7 @@ class IndexCalibration:
             )
         except KeyError as error:
             raise ValueError(f"the key {error} is missing") from error
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(str(error)) from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from retrieval.errors import ModelError
+from retrieval.model_files import read_model_json
 from retrieval.rerankers.calibration import Calibration, IsotonicCalibration, PlattCalibration, Threshold
 from retrieval.rerankers.forecast import Forecast
 from retrieval.rerankers.graphs import model_digest
@@ -36,6 +37,8 @@ class TwinMargin:
     def __post_init__(self) -> None:
         if not (self.logits > 0 and math.isfinite(self.logits)):
             raise ValueError(f"the margin of twins is a number of logits above 0, not {self.logits}")
+        if not (0 <= self.right_above <= 1 and 0 <= self.right_below <= 1):
+            raise ValueError(f"shares of right orders are from 0 to 1, not {self.right_above} and {self.right_below}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class RerankerCalibration:
             )
         except KeyError as error:
             raise ValueError(f"the key {error} is missing") from error
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(str(error)) from error
 
 
@@ -133,8 +136,8 @@ def read_calibration(folder: Path, digest: str | None = None) -> RerankerCalibra
     if not path.is_file():
         return None
     try:
-        calibration = RerankerCalibration.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
+        calibration = RerankerCalibration.from_json(read_model_json(path, folder))
+    except ValueError as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     digest = model_digest(folder) if digest is None else digest
     if calibration.model_digest != digest:

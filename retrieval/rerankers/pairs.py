@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from retrieval.errors import ModelError
+from retrieval.model_files import MAX_LENGTH, read_model_json, read_tokenizer
 
 _CHARACTERS_PER_TOKEN = 64
 _DEFAULT_LENGTH = 512
@@ -61,11 +61,8 @@ class PairTokenizer:
 
     def __init__(self, folder: Path, max_tokens: int | None = None) -> None:
         path = folder / "tokenizer.json"
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"cannot read {path}: {error}") from error
-        config = _read_json(folder / "config.json")
+        self._tokenizer = read_tokenizer(path, folder)
+        config = read_model_config(folder)
         length = model_length(folder, config)
         self.max_tokens = length if max_tokens is None else min(max_tokens, length)
         self.pad_id = self._padding(config)
@@ -142,8 +139,9 @@ class PairTokenizer:
         )
 
     def _padding(self, config: Mapping[str, Any]) -> int:
-        if isinstance(config.get("pad_token_id"), int):
-            return int(config["pad_token_id"])
+        stated = config.get("pad_token_id")
+        if isinstance(stated, int) and 0 <= stated <= MAX_LENGTH:
+            return stated
         if self._tokenizer.padding:
             return int(self._tokenizer.padding["pad_id"])
         known = (self._tokenizer.token_to_id(token) for token in _PADDING_TOKENS)
@@ -165,7 +163,7 @@ def model_length(folder: Path, config: Mapping[str, Any]) -> int:
         ModelError: ``tokenizer_config.json`` is malformed, or the length is not a number above 0.
     """
     stated = config.get("max_length") if config.get("format") == "two-stage-reranker" else None
-    tokenizer = _read_json(folder / "tokenizer_config.json")
+    tokenizer = _read_json(folder, "tokenizer_config.json")
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and config.get("model_type") in _SHIFTED_POSITIONS:
         positions -= 2
@@ -184,16 +182,10 @@ def read_model_config(folder: Path) -> Mapping[str, Any]:
     Raises:
         ModelError: It is not readable JSON, or not an object.
     """
-    return _read_json(folder / "config.json")
+    return _read_json(folder, "config.json")
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}, not an object")
+def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
+    path = folder / name
+    content: Mapping[str, Any] = read_model_json(path, folder) if path.is_file() else {}
     return content

@@ -136,7 +136,8 @@ def _open_model(source: str) -> Any:
         missing = (error.name or "sentence_transformers").partition(".")[0]
         raise MissingExtraError(missing, "train", f"the cross-encoder {source}") from error
     try:
-        return CrossEncoder(source, device="cpu")
+        # Code that a model brings along is never run, and weights are safetensors: the others are pickles.
+        return CrossEncoder(source, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True})
     except Exception as error:  # the hub, transformers and torch raise whatever went wrong inside
         raise ModelError(f"cannot load the cross-encoder {source}: {error}") from error
 

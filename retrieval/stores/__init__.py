@@ -13,8 +13,9 @@ from retrieval.config import Config, EdgeStoreConfig, MemoryStoreConfig, ServerS
 from retrieval.datatypes import IndexManifest, Quantization
 from retrieval.manifest import manifest_from_json, peek_manifest
 from retrieval.protocols import Store
+from retrieval.stores.read_only import ReadOnlyStore
 
-__all__ = ["StoredIndex", "grow_store", "open_store", "peek_index", "peek_order", "peek_quantization"]
+__all__ = ["StoredIndex", "grow_store", "indexed_fields", "open_store", "peek_index", "peek_order", "peek_quantization"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,13 @@ def peek_order(folder: str | Path, generation: int) -> StoredOrder:
 
 
 def open_store(
-    config: Config, *, dim: int, path: str | Path | None = None, verify: bool = True, fresh: bool = False
+    config: Config,
+    *,
+    dim: int,
+    path: str | Path | None = None,
+    verify: bool = True,
+    fresh: bool = False,
+    read_only: bool = False,
 ) -> Store:
     """Open the store that ``config.store.kind`` names, creating it when absent.
 
@@ -135,6 +142,7 @@ def open_store(
         verify: Whether the embedded store compares the number of points with the manifest; false to look at a
             damaged index.
         fresh: Whether to erase what is there first.
+        read_only: Whether changes are refused; an embedded index is read through `retrieval.stores.reading`.
 
     Raises:
         StoreError: The store cannot be reached or made.
@@ -149,10 +157,18 @@ def open_store(
     if isinstance(config.store, ServerStoreConfig):
         from retrieval.stores.server import ServerStore
 
-        return ServerStore(config, dim=dim, fresh=fresh)
+        server = ServerStore(config, dim=dim, fresh=fresh)
+        return ReadOnlyStore(server, server.location) if read_only else server
     from retrieval.stores.edge import EdgeStore
 
     return EdgeStore(config, dim=dim, path=path, verify=verify, fresh=fresh)
+
+
+def indexed_fields(store: Store) -> tuple[str, ...]:
+    """Payload fields that an open embedded store answers filters and facets for from an index, sorted; else none."""
+    from retrieval.stores.edge import EdgeStore
+
+    return store.indexed_fields() if isinstance(store, EdgeStore) else ()
 
 
 def grow_store(config: Config, *, dim: int, path: str | Path, origin: str = "") -> Store:

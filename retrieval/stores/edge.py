@@ -26,7 +26,8 @@ from retrieval.errors import StoreBusyError, StoreCorruptError, StoreError
 from retrieval.stores.edge_engine import Engine, engine_dimensions
 from retrieval.stores.edge_facets import indexed_facet
 from retrieval.stores.edge_filters import edge_filter
-from retrieval.stores.edge_records import edge_point, edge_query, stored_point
+from retrieval.stores.edge_records import edge_point, edge_query, hit_names, stored_point
+from retrieval.stores.edge_sealing import Sealing
 from retrieval.stores.filters import Clause, parse_path
 from retrieval.stores.index_folder import GenerationFolder, IndexFolder, Settings
 from retrieval.stores.json_files import REMEDY, ids_digest
@@ -41,6 +42,8 @@ from retrieval.stores.points import (
     payload_selector,
     vector_names,
 )
+from retrieval.stores.published import Publisher
+from retrieval.stores.room import require_room
 from retrieval.stores.searching import Query, search_engine
 from retrieval.stores.ties import count_values, most_frequent
 from retrieval.stores.upkeep import AUTOMATIC, is_due, wants_codes, wants_graph
@@ -93,6 +96,8 @@ class EdgeStore:
         try:
             chosen, automatic = config.quantization.record(), config.quantization.kind == "auto"
             self._settings = self._folder.open_settings(chosen, automatic=automatic)
+            self._sealing = Sealing(self._folder.path)
+            require_room(self._folder.path, self._folder.index.root)
             self._engine = Engine(
                 self._folder.engine,
                 place=self._folder.index.root,
@@ -101,7 +106,9 @@ class EdgeStore:
                 # Codes cost little while they are not searched, and making them later would be a rebuild.
                 quantization=AUTOMATIC if self._settings.automatic else self.quantization,
                 min_free_mb=store.min_free_mb,
+                sealing=self._sealing,
             )
+            self._publisher = Publisher(self._folder, self.flush, self._engine.require_disk, enabled=store.publish)
         except BaseException:
             self._folder.release()
             raise
@@ -139,7 +146,7 @@ class EdgeStore:
             StoreInputError: A point is not usable; nothing was written.
             StoreFullError: Too little disk is left.
         """
-        checked = checked_points(points, self._dim)
+        checked = checked_points(points, self._dim, copy=False)
         with self._writes():
             for start in range(0, len(checked), _BATCH):
                 batch = checked[start : start + _BATCH]
@@ -150,9 +157,8 @@ class EdgeStore:
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[ScoredPoint]]:
         """Best points of each request; see `Store.search`."""
-        size = self._engine.call("search", lambda shard: shard.info().points_count)
-        exact = self.quantization.kind == "none" and size < self._hnsw.threshold
-        return search_engine(requests, self._dim, self._ask, exact=exact)
+        exact = self.quantization.kind == "none" and self._size() < self._hnsw.threshold
+        return search_engine(requests, self._dim, self._ask, exact=exact, names=hit_names)
 
     def get(
         self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, vectors: bool | Sequence[Arm] = False
@@ -161,7 +167,7 @@ class EdgeStore:
         wanted, select = checked_ids(ids), payload_selector(payload)
         names = vector_names(vectors) or False
         records = self._engine.call("get", lambda shard: shard.retrieve(list(wanted), payload is not False, names))
-        found = {str(record.id): stored_point(record, select) for record in records}
+        found = {point.id: point for point in (stored_point(record, select) for record in records)}
         return [found[point_id] for point_id in wanted if point_id in found]
 
     def scan(
@@ -217,6 +223,10 @@ class EdgeStore:
             values = most_frequent(count_values(rows), limit)
         return values
 
+    def indexed_fields(self) -> tuple[str, ...]:
+        """Payload fields that filters and facets are answered for from an index, sorted."""
+        return tuple(sorted(self._engine.call("look at", lambda shard: shard.info().payload_schema)))
+
     def set_quantization(self, quantization: Quantization) -> None:
         """Compress dense vectors another way, or no more; rebuilds the segments in a process of its own.
 
@@ -234,6 +244,7 @@ class EdgeStore:
             self._engine.set_quantization(quantization, graph=graph)
             self._written = 0
             self._save(Settings(quantization, graph=graph))
+            self._publisher.after()
 
     @contextmanager
     def bulk(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -264,6 +275,7 @@ class EdgeStore:
             self._engine.optimize(graph=graph)
             self._written = 0
             self._save(replace(self._settings, has_deletes=False, graph=graph, written=0))
+            self._publisher.after()
 
     def flush(self) -> None:
         """Make everything acknowledged survive a power loss."""
@@ -278,7 +290,19 @@ class EdgeStore:
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest; see `Store.write_manifest`."""
         self._engine.call("write manifest", lambda shard: None)
-        self._folder.write_manifest(manifest)
+        with self._writes():
+            self._publisher.before(manifest)
+            self._folder.write_manifest(manifest)
+            self._publisher.after()
+
+    def publish(self) -> None:
+        """Let readers see the index as it stands; see `retrieval.stores.published`.
+
+        Raises:
+            StoreError: Changes are under way, or the copy cannot be made; readers keep the state before.
+        """
+        with self._writes():
+            self._publisher.publish()
 
     def verify(self) -> None:
         """Compare the number and the digest of all ids with the manifest; reads every id.
@@ -295,6 +319,10 @@ class EdgeStore:
                     f"index {self.location} holds other points than its manifest says (ids digest {digest}, "
                     f"manifest {manifest['ids_digest']}); {REMEDY}"
                 )
+
+    def renew_seal(self) -> None:
+        """Have the files sealed at the next `close`, as after a write."""
+        self._sealing.lift()
 
     def encoder_folder(self) -> Path:
         """Folder of the encoder that was adapted for this generation; see `Store.encoder_folder`."""
@@ -323,6 +351,7 @@ class EdgeStore:
         """Switch to this generation by one rename; see `Store.make_live`."""
         self.flush()
         self._folder.index.switch(self._folder, manifest)
+        self._publisher.after()
 
     def tidy(self) -> None:
         """Erase the generations that the manifest does not name."""
@@ -343,9 +372,10 @@ class EdgeStore:
             self._folder.release()
 
     def close(self) -> None:
-        """Flush and release the folder; closing twice is fine."""
+        """Flush, seal what was written, and release the folder; closing twice is fine."""
         try:
             self._engine.close()
+            self._seal()
         finally:
             self._folder.release()
 
@@ -386,8 +416,19 @@ class EdgeStore:
             written, self._written = self._written, 0
             self._save(replace(self._settings, written=self._settings.written + written))
 
+    def _seal(self) -> None:
+        if not self._sealing.is_lifted or self._folder.growing or not self._engine.is_own_process:
+            return
+        try:
+            self._engine.settle()
+            self._sealing.make(asdict(self._settings))
+        except (StoreError, OSError) as error:
+            self._sealing.give_up()
+            _log.warning("the index was closed, but damage to its files would not be noticed: %s", error)
+
     def _save(self, settings: Settings) -> None:
         if settings != self._settings:
+            self._sealing.lift()
             self._folder.save_settings(settings)
             self._settings = settings
 
@@ -398,7 +439,7 @@ class EdgeStore:
             yield
 
     def _update(self, action: str, operation: engine.UpdateOperation) -> None:
-        self._engine.call(action, lambda shard: shard.update(operation))
+        self._engine.write(action, lambda shard: shard.update(operation))
 
     def _scroll(self, request: engine.ScrollRequest) -> tuple[list[Any], Any]:
         return self._engine.call("scan", lambda shard: shard.scroll(request))
@@ -427,8 +468,12 @@ class EdgeStore:
         ):
             self._note_deletes()
 
+    def _size(self) -> int:
+        return int(self._engine.call("search", lambda shard: shard.info().points_count))
+
     def _ask(self, queries: list[Query]) -> list[list[Any]]:
         if not queries:
+            self._engine.call("search", lambda shard: None)
             return []
         ef, living = self._hnsw.ef, self._settings.has_deletes
         asked = [edge_query(query, self.quantization, ef=ef, count_living=living) for query in queries]

@@ -20,12 +20,15 @@ import qdrant_edge as engine
 from retrieval.config import HnswConfig
 from retrieval.datatypes import Quantization
 from retrieval.errors import IndexMismatchError, StoreBusyError, StoreCorruptError, StoreError, StoreFullError
+from retrieval.stores.edge_sealing import Sealing
 from retrieval.stores.json_files import REMEDY, read_json, sync_folder, write_json
+from retrieval.stores.system_errors import refusal_of
 
 R = TypeVar("R")
 _DYING_S, _POLL_S = 5.0, 0.02
 _CONFIG = "edge_config.json"
 _UNFINISHED = "temp_segments"
+_JOURNAL = "tracker_journal.dat"
 KEYWORDS = ("document", "document_id", "source")
 # optimize() holds the GIL for its whole run, so it gets an interpreter of its own. On Linux that one ends with the
 # process that waits for it (1 is PR_SET_PDEATHSIG): as an orphan it would go on holding the engine's lock.
@@ -77,6 +80,7 @@ class Engine:
         hnsw: Settings of the graph.
         quantization: Compression of a new shard; an existing one keeps its own.
         min_free_mb: Mebibytes of disk below which nothing is written.
+        sealing: The seal of the generation, to which the files must belong: the engine changes damaged ones.
 
     Raises:
         IndexMismatchError: The shard has vectors of another size.
@@ -86,7 +90,15 @@ class Engine:
     """
 
     def __init__(
-        self, folder: Path, *, place: Path, dim: int, hnsw: HnswConfig, quantization: Quantization, min_free_mb: int
+        self,
+        folder: Path,
+        *,
+        place: Path,
+        dim: int,
+        hnsw: HnswConfig,
+        quantization: Quantization,
+        min_free_mb: int,
+        sealing: Sealing,
     ) -> None:
         self.folder = folder
         self._place = place
@@ -96,11 +108,20 @@ class Engine:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._shard: engine.EdgeShard | None = None
-        if read_json(folder / _CONFIG) is None:
+        self._sealing = sealing
+        config = read_json(folder / _CONFIG)
+        if config is not None:
+            self._require_size(engine_dimensions(folder))
+        sealing.require_whole(config)
+        if config is None:
             self._create(quantization)
         else:
-            self._require_size(engine_dimensions(folder))
             self._load()
+
+    @property
+    def is_own_process(self) -> bool:
+        """Whether this process has opened the shard, and is no fork of the one that has."""
+        return os.getpid() == self._pid
 
     def call(self, action: str, use: Callable[[engine.EdgeShard], R]) -> R:
         """Run ``use`` on the shard, alone.
@@ -119,6 +140,17 @@ class Engine:
                 raise StoreError(f"index {self._place} is closed")
             with self._translated(action):
                 return use(self._shard)
+
+    def write(self, action: str, use: Callable[[engine.EdgeShard], R]) -> R:
+        """Run ``use``, which changes something, on the shard, alone; the seal is lifted before.
+
+        Raises:
+            StoreError: As for `call`.
+            StoreCorruptError: As for `call`, or a file is not what was sealed; nothing was written.
+        """
+        self.call(action, lambda shard: None)
+        self._sealing.lift()
+        return self.call(action, use)
 
     def require_own_process(self) -> None:
         """Refuse an inherited handle: in a forked child the engine's threads are gone and every call would hang.
@@ -170,6 +202,7 @@ class Engine:
         with self._lock:
             self.require_disk(extra=self.size_on_disk())
             with self._reopened():
+                self._sealing.lift()
                 self._optimize_closed(graph)
 
     def set_quantization(self, quantization: Quantization, *, graph: bool) -> None:
@@ -187,6 +220,7 @@ class Engine:
         with self._lock:
             self.require_disk(extra=self.size_on_disk())
             with self._reopened():
+                self._sealing.lift()
                 if quantization.kind == "none":
                     self._forget_quantization()
                 else:
@@ -200,6 +234,21 @@ class Engine:
             return
         with self._lock:
             self._close_shard()
+
+    def settle(self) -> None:
+        """Let the engine put in order what the last writes have left, after it was closed; else its next open would.
+
+        From then on its files stay as they are until something is written.
+
+        Raises:
+            StoreError: It cannot be opened.
+            StoreFullError: Too little disk is left; opening could kill the process.
+        """
+        with self._lock:
+            if any((self.folder / "segments").rglob(_JOURNAL)):
+                self.require_disk()
+                self._load()
+                self._close_shard()
 
     @contextlib.contextmanager
     def _reopened(self) -> Iterator[None]:
@@ -227,7 +276,8 @@ class Engine:
         with self._translated("create"):
             shard = engine.EdgeShard.create(str(growing), self._config(quantization, new=True))
             for field in KEYWORDS:
-                kind = engine.PayloadSchemaType.Keyword
+                # In memory it would be read whole whenever the index is opened: for a second at 171,000 passages.
+                kind = engine.KeywordIndexParams(on_disk=True)
                 shard.update(engine.UpdateOperation.create_field_index(field, kind))
             shard.close()
         growing.rename(self.folder)
@@ -269,6 +319,8 @@ class Engine:
             sparse_vectors={"bm25": engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
             quantization_config=None if quantization is None else _quantization_config(quantization),
             wal_enabled=True if new else None,
+            # More threads share segments out, and nearly all points are in one: handing over is all they would add.
+            max_search_threads=1,
         )
 
     def _optimize_closed(self, graph: bool) -> None:
@@ -298,7 +350,7 @@ class Engine:
         shutil.copy2(path, backup)
         settings = read_json(path) or {}
         settings.pop("quantization_config", None)
-        write_json(path, settings)
+        write_json(path, settings, checksum=False)
         try:
             self._load()
         except StoreError:
@@ -317,6 +369,8 @@ class Engine:
         except Exception as error:
             if "WouldBlock" in str(error):
                 raise StoreBusyError(f"{place} is in use by another program") from error
+            if (refusal := refusal_of(error, place)) is not None:
+                raise refusal from error
             if damaged:
                 raise StoreCorruptError(
                     f"{place} cannot be opened, its files are damaged ({error}); {REMEDY}"
@@ -326,6 +380,8 @@ class Engine:
             # A Rust panic arrives as a BaseException of a class that cannot be imported.
             if type(error).__name__ != "PanicException":
                 raise
+            if (refusal := refusal_of(error, place)) is not None:
+                raise refusal from error
             raise StoreCorruptError(f"{action} failed in {place}, its files are damaged ({error}); {REMEDY}") from error
 
 

@@ -55,11 +55,11 @@ def _index_covers(shard: Engine, key: str) -> bool:
         if len(kinds) != 1 or (kind := _KINDS.get(kinds.pop())) is None:
             return False
         shard.require_disk()
-        shard.call("facet", lambda opened: opened.update(engine.UpdateOperation.create_field_index(key, kind)))
+        shard.write("facet", lambda opened: opened.update(engine.UpdateOperation.create_field_index(key, kind)))
         schema = shard.call("facet", lambda opened: opened.info().payload_schema)
     count = shard.call("facet", lambda opened: opened.count(engine.CountRequest(filter=filled)))
     covers = int(schema[key].points) == count
     if not covers and key not in KEYWORDS:
         # Filters are answered from an index where there is one, and this one misses values of other types.
-        shard.call("facet", lambda opened: opened.update(engine.UpdateOperation.delete_field_index(key)))
+        shard.write("facet", lambda opened: opened.update(engine.UpdateOperation.delete_field_index(key)))
     return covers

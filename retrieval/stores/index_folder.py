@@ -7,10 +7,13 @@
     generations/3/       one generation: all vectors in it come from one encoder
         engine/          the files of the engine
         store.json       `Settings`
+        seal.json        what all files of the engine were when it was last closed (`retrieval.stores.seal`)
         encoder/         the encoder, where it was adapted to these documents
         growing.json     while it is made: its manifest so far
         origin.json      what it is a copy of, where it is one
         manifest.json    after it was replaced: its manifest at that moment
+        damaged.json     it was repaired and is kept, because something of it is missing in the live one
+        manifest.copy.json   while it is live: the manifest of the index once more, for `retrieval repair`
 
 One rename of ``manifest.json`` switches from one generation to another. Whatever happens before it, the old one is
 live; folders that the manifest does not name are left over from a process that died and are erased, except a copy that
@@ -19,6 +22,7 @@ is still growing: it can be continued.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -31,12 +35,31 @@ from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.stores.json_files import REMEDY, check_schema, read_json, sync_folder, write_json
 from retrieval.stores.lock import IndexLock
+from retrieval.stores.seal import SEAL, read_seal
 
 GENERATIONS = "generations"
+MANIFEST_COPY = "manifest.copy.json"
+DAMAGED = "damaged.json"
 ENCODER = "encoder"
-_SETTINGS = "store.json"
+SETTINGS = "store.json"
 _GROWING = "growing.json"
 _ORIGIN = "origin.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Which generations an index has.
+
+    Args:
+        number: The live one.
+        previous: The one that a rollback returns to, ``None`` where there is none.
+        copied: Whether only the second copy of the manifest says so, because the first cannot be read.
+    """
+
+    number: int
+    previous: int | None
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +102,26 @@ def settings_of(root: Path, generation: int) -> Settings | None:
     Raises:
         StoreCorruptError: The file cannot be read.
     """
-    path = root / GENERATIONS / str(generation) / _SETTINGS
+    path = root / GENERATIONS / str(generation) / SETTINGS
     saved = read_json(path)
     return None if saved is None else _settings(saved, path)
+
+
+def find_live(root: Path) -> Live | None:
+    """Which generation is live, as far as it can be known of a folder in any state; ``None`` where it cannot."""
+    manifest = _mapping(root / MANIFEST_FILE)
+    copied = manifest is None
+    if manifest is None:
+        copies = (_mapping(path) for path in (root / GENERATIONS).glob(f"*/{MANIFEST_COPY}"))
+        # Two only where a switch was cut short: the later one has taken place.
+        named = [copy for copy in copies if copy is not None]
+        manifest = max(named, key=lambda copy: str(copy.get("updated", "")), default=None)
+    if manifest is None:
+        return None
+    try:
+        return Live(*_numbers(manifest, root), copied)
+    except StoreCorruptError:
+        return None
 
 
 class IndexFolder:
@@ -169,13 +209,30 @@ class IndexFolder:
         before = self._readable_manifest()
         if before is not None and (old := self.generation(_numbers(before, self.root)[0])).is_dir():
             write_json(old / MANIFEST_FILE, before)
-        write_json(self.root / MANIFEST_FILE, {**manifest, "generation": generation.number})
+        self.write_live(generation.number, {**manifest, "generation": generation.number})
         generation.growing = False
+
+    def write_live(self, number: int, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest of the index, and its copy in the folder of the live generation.
+
+        Raises:
+            StoreInputError: It is not JSON.
+            StoreError: It cannot be written.
+        """
+        write_json(self.root / MANIFEST_FILE, manifest)
+        try:
+            for copy in (self.root / GENERATIONS).glob(f"*/{MANIFEST_COPY}"):
+                if copy.parent.name != str(number):
+                    copy.unlink(missing_ok=True)
+            # A copy that a power loss takes is not missed: the manifest itself has reached the disk.
+            write_json(self.generation(number) / MANIFEST_COPY, manifest, durable=False)
+        except (StoreError, OSError) as error:
+            _log.warning("the manifest of %s has no second copy now: %s", self.root, error)
 
     def tidy(self) -> None:
         """Erase the generations that the manifest does not name; without a manifest, those that were being made.
 
-        A copy that is growing stays.
+        A copy that is growing stays, and so does what a repair has kept.
 
         Raises:
             StoreCorruptError: The manifest cannot be read.
@@ -184,7 +241,7 @@ class IndexFolder:
         copies = self._growing_copies()
         for number in self._present():
             folder = self.generation(number)
-            if number in copies:
+            if number in copies or (folder / DAMAGED).exists():
                 continue
             if manifest is None:
                 if (folder / _GROWING).exists():
@@ -193,6 +250,26 @@ class IndexFolder:
                 (folder / _GROWING).unlink(missing_ok=True)
             else:
                 _erase(folder)
+
+    def keep_damaged(self, number: int, what: Mapping[str, Any]) -> None:
+        """Keep a generation that is going to be replaced, with a note of what it was kept for.
+
+        Raises:
+            StoreError: The note cannot be written.
+        """
+        write_json(self.generation(number) / DAMAGED, what)
+
+    def damaged(self) -> dict[int, dict[str, Any]]:
+        """Generations that a repair has kept, and its notes."""
+        kept = ((number, self.generation(number) / DAMAGED) for number in self._present())
+        return {number: _mapping(path) or {} for number, path in kept if path.exists()}
+
+    def discard_damaged(self) -> list[int]:
+        """Erase the generations that a repair has kept, and give their numbers."""
+        numbers = list(self.damaged())
+        for number in numbers:
+            _erase(self.generation(number))
+        return numbers
 
     def share(self) -> None:
         """Have the folder held until one more release."""
@@ -270,22 +347,26 @@ class GenerationFolder:
         if self.growing:
             write_json(self.path / _GROWING, manifest)
         elif self.index.live() == self.number:
-            write_json(self.index.root / MANIFEST_FILE, manifest)
+            self.index.write_live(self.number, manifest)
         else:
             raise StoreError(f"generation {self.number} of index {self.index.root} was replaced and takes no changes")
 
     def open_settings(self, quantization: Quantization, *, automatic: bool = False) -> Settings:
-        """The settings, made of ``quantization`` and ``automatic`` where there are none.
+        """The settings, from the seal where their file is lost; a new index gets ``quantization`` and ``automatic``.
 
         Raises:
             StoreCorruptError: The file cannot be read, or there is a manifest and no engine.
         """
         if not self.engine.is_dir() and self.read_manifest() is not None:
             raise StoreCorruptError(f"index {self.index.root} has a manifest and no folder {self.engine}; {REMEDY}")
-        path = self.path / _SETTINGS
+        path = self.path / SETTINGS
         saved = read_json(path)
         if saved is None:
-            settings = Settings(quantization, has_deletes=self.engine.exists(), automatic=automatic)
+            seal = read_seal(self.path) if self.engine.exists() else None
+            if seal is not None and seal.settings:
+                settings = _settings(seal.settings, self.path / SEAL)
+            else:
+                settings = Settings(quantization, has_deletes=self.engine.exists(), automatic=automatic)
             self.path.mkdir(parents=True, exist_ok=True)
             self.save_settings(settings)
             return settings
@@ -293,7 +374,7 @@ class GenerationFolder:
 
     def save_settings(self, settings: Settings) -> None:
         """Replace the settings atomically."""
-        write_json(self.path / _SETTINGS, asdict(settings))
+        write_json(self.path / SETTINGS, asdict(settings))
 
     def erase(self) -> None:
         """Remove the folder of a generation that is not live."""
@@ -312,6 +393,13 @@ def _numbers(manifest: Mapping[str, Any], root: Path) -> tuple[int, int | None]:
     if type(live) is not int or live < 1 or (previous is not None and type(previous) is not int):
         raise StoreCorruptError(f"the manifest of {root} has generation {live!r} and previous {previous!r}; {REMEDY}")
     return live, previous
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path)
+    except StoreCorruptError:
+        return None
 
 
 def _settings(saved: Mapping[str, Any], path: Path) -> Settings:

@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from retrieval.checked_json import encode_json, parse_mapping, with_checksum
 from retrieval.errors import IndexMismatchError, StoreCorruptError, StoreError, StoreInputError
 from retrieval.manifest import SCHEMA_VERSION
 
-REMEDY = "re-make the index with 'retrieval ingest --rebuild'"
+REMEDY = "run 'retrieval repair', or re-make the index with 'retrieval ingest --rebuild'"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a mapping, ``None`` when there is no such file.
 
     Raises:
-        StoreCorruptError: The file is unreadable, not JSON, or not a mapping.
+        StoreCorruptError: The file is unreadable, not JSON, not a mapping, or not what was written.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return parse_mapping(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise StoreCorruptError(f"{path} is damaged ({error}); {REMEDY}") from error
-    if not isinstance(value, dict):
-        raise StoreCorruptError(f"{path} is damaged (it holds a {type(value).__name__}, not a mapping); {REMEDY}")
-    return value
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any], *, checksum: bool = True, durable: bool = True) -> None:
     """Replace a file by a mapping so that a reader or a power loss sees the old or the new one, never a part.
+
+    Args:
+        path: The file.
+        value: The mapping.
+        checksum: Whether to add the digest that `read_json` compares; false for files that others read.
+        durable: Whether to wait for the disk; false for copies that are not missed after a power loss.
 
     Raises:
         StoreInputError: The mapping is not JSON.
         StoreError: The file cannot be written; the old one is still there.
     """
-    data = encode_manifest(value).encode("utf-8")
+    encode_manifest(value)
+    data = encode_manifest(with_checksum(value) if checksum else value).encode("utf-8")
     temporary = path.with_name(f"{path.name}.new")
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -59,11 +65,9 @@ def encode_manifest(value: Mapping[str, Any]) -> str:
         StoreInputError: It holds something that is not JSON.
     """
     try:
-        text = json.dumps(dict(value), ensure_ascii=False, allow_nan=False, indent=1, sort_keys=True)
-        text.encode("utf-8")
+        return encode_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreInputError(f"a manifest holds JSON values only: {error}") from error
-    return text
 
 
 def check_schema(manifest: Mapping[str, Any], location: str) -> None:

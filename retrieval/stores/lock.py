@@ -12,6 +12,8 @@ import portalocker
 
 from retrieval.errors import StoreBusyError, StoreError
 
+LOCK_FILE = ".lock"
+
 _held: weakref.WeakSet[IndexLock] = weakref.WeakSet()
 _fork_hook: list[bool] = []
 
@@ -31,19 +33,21 @@ class IndexLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / ".lock"
+        path = folder / LOCK_FILE
         self._file: IO[str] | None = None
         try:
             file = path.open("a+", encoding="ascii")
         except OSError as error:
-            raise StoreError(f"cannot lock index {folder}: {error.strerror or error}") from error
+            raise StoreError(
+                f"cannot lock index {folder}: {error.strerror or error}; to search a copy of it, open it read-only"
+            ) from error
         try:
             portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.LockException as error:
-            owner = _owner(file)
+            holder = owner(file)
             file.close()
             raise StoreBusyError(
-                f"index {folder} is in use by {owner}; close it there, or query it through 'serve'"
+                f"index {folder} is in use by {holder}; close it there, or query it through 'serve'"
             ) from error
         file.seek(0)
         file.truncate()
@@ -76,7 +80,14 @@ def _drop_in_child() -> None:
         lock.drop()
 
 
-def _owner(file: IO[str]) -> str:
+def is_writable(folder: Path) -> bool:
+    """Whether this process may lock an index, as far as permissions tell; also where the folder is not there."""
+    path = folder / LOCK_FILE
+    return not folder.exists() or (os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)))
+
+
+def owner(file: IO[str]) -> str:
+    """Who has locked a file, in words, as far as it says."""
     try:
         file.seek(0)
         pid = int(file.read(20))

@@ -11,6 +11,8 @@ from retrieval.errors import StoreInputError
 MAX_PAYLOAD_BYTES = 16 * 2**20
 MAX_PAYLOAD_DEPTH = 32
 _LEAST, _MOST = -(2**63), 2**63 - 1
+_UTF8_BYTES = 4
+_UNKNOWN = 2**62
 
 
 def checked_payload(payload: Any, position: int, point_id: str) -> dict[str, Any]:
@@ -34,6 +36,39 @@ def checked_payload(payload: Any, position: int, point_id: str) -> dict[str, Any
     if size > MAX_PAYLOAD_BYTES:
         _refuse(position, point_id, "", f"has {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")
     return plain
+
+
+def is_plain(payload: Any) -> bool:
+    """Whether a payload is plain JSON values as it is, so that no copy of it could differ.
+
+    False says nothing; `checked_payload` knows.
+    """
+    return type(payload) is dict and _most_bytes(payload, 0) <= MAX_PAYLOAD_BYTES
+
+
+def _most_bytes(value: Any, depth: int) -> int:
+    """At least the size of a plain JSON value; `_UNKNOWN` for all else."""
+    kind = type(value)
+    if kind is str:
+        return len(value) if value.isascii() else _UTF8_BYTES * len(value) if _is_utf8(value) else _UNKNOWN
+    if kind is int:
+        return 8 if _LEAST <= value <= _MOST else _UNKNOWN
+    if kind is dict and depth < MAX_PAYLOAD_DEPTH:
+        size = 2
+        for key, inner in value.items():
+            if type(key) is not str or not key.isascii():
+                return _UNKNOWN
+            # What nearly all values are, without a call.
+            if type(inner) is str and inner.isascii():
+                size += len(key) + len(inner)
+            else:
+                size += len(key) + _most_bytes(inner, depth + 1)
+        return size
+    if kind is list and depth < MAX_PAYLOAD_DEPTH:
+        return 2 + sum(_most_bytes(item, depth + 1) for item in value)
+    if value is None or kind is bool or (kind is float and math.isfinite(value)):
+        return 8
+    return _UNKNOWN
 
 
 class _UnusableError(Exception):
@@ -110,6 +145,14 @@ def _copy_container(value: Any, depth: int) -> tuple[Any, int]:
             size += item_size
         return items, size
     raise _UnusableError(f"is a {type(value).__name__}, which is not a JSON value")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _utf8_size(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,21 +10,23 @@ from typing import Any
 import numpy as np
 
 from retrieval.datatypes import Arm, FloatArray, Point, Quantization, SearchRequest, SparseVector
-from retrieval.errors import StoreInputError
+from retrieval.errors import StoreCorruptError, StoreInputError
 from retrieval.stores.filters import Clause, parse_filter
-from retrieval.stores.payloads import checked_payload
+from retrieval.stores.payloads import checked_payload, is_plain
 from retrieval.stores.regular import NORM_TOLERANCE, regular_vectors
 
 MAX_LIMIT = 100_000
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-def checked_points(points: Sequence[Point], dim: int) -> list[Point]:
-    """Check a batch as a whole and copy it.
+def checked_points(points: Sequence[Point], dim: int, *, copy: bool = True) -> list[Point]:
+    """Check a batch as a whole.
 
     Args:
         points: Points to write.
         dim: Dimensions of the store.
+        copy: Whether all of a point is copied; false gives what is already as it should be back as it is, for an engine
+            that takes its own copy at once.
 
     Returns:
         One point per id (the last one of the batch), payloads as plain dicts and lists, an empty sparse vector as
@@ -33,7 +36,7 @@ def checked_points(points: Sequence[Point], dim: int) -> list[Point]:
         StoreInputError: A point is not usable; the message names it and the field.
     """
     batch = list(points)
-    vectors = regular_vectors(batch, dim)
+    vectors = regular_vectors(batch, dim, copy=copy)
     checked: dict[str, Point] = {}
     for position, point in enumerate(batch):
         place = f"point {position}"
@@ -47,9 +50,28 @@ def checked_points(points: Sequence[Point], dim: int) -> list[Point]:
             sparse = None if point.sparse is None else checked_sparse(point.sparse, f"{place}: sparse")
         else:
             dense, sparse = vectors[position]
+        if not (copy or dense is not point.dense or sparse is not point.sparse) and is_plain(point.payload):
+            usable = point
+        else:
+            usable = Point(point.id, dense, sparse, checked_payload(point.payload, position, point.id))
         checked.pop(point.id, None)
-        checked[point.id] = Point(point.id, dense, sparse, checked_payload(point.payload, position, point.id))
+        checked[point.id] = usable
     return list(checked.values())
+
+
+def own_id(point_id: object) -> str:
+    """The id of a point that was read.
+
+    Raises:
+        StoreCorruptError: It is a number: another program has written to this index.
+    """
+    name = str(point_id)
+    if len(name) != 36:
+        raise StoreCorruptError(
+            f"the index holds a point with the id {name}, which this project has not written; it needs an index, or a "
+            "collection, of its own"
+        )
+    return name
 
 
 def checked_ids(ids: Sequence[str], place: str = "ids") -> list[str]:
@@ -82,10 +104,11 @@ def checked_dense(vector: Any, dim: int, place: str) -> FloatArray:
         raise StoreInputError(f"{place} has dtype {array.dtype}; it needs float32")
     if array.shape != (dim,):
         raise StoreInputError(f"{place} has shape {array.shape}; this store has vectors of {dim} dimensions")
-    if not np.isfinite(array).all():
+    wide = array.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = math.sqrt(wide @ wide)
+    if not math.isfinite(norm) and not np.isfinite(array).all():
         raise StoreInputError(f"{place} holds NaN or infinite values")
-    with np.errstate(over="ignore"):
-        norm = float(np.linalg.norm(array.astype(np.float64)))
     if norm != 0.0 and abs(norm - 1.0) > NORM_TOLERANCE:
         raise StoreInputError(
             f"{place} has length {norm:.6g}; it must be of unit length or all zero (divide by its norm)"
@@ -113,11 +136,13 @@ def checked_sparse(vector: Any, place: str) -> SparseVector | None:
         raise StoreInputError(f"{place} has indices that are not integers from 0 to 2**32-1 (dtype {indices.dtype})")
     if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or float(values.min()) < 0:
         raise StoreInputError(f"{place} has values that are negative, NaN or infinite")
-    order = np.argsort(indices, kind="stable")
-    indices, values = indices[order].astype(np.uint32), values[order].astype(np.float32)
-    repeated = indices[1:][indices[1:] == indices[:-1]]
-    if len(repeated):
-        raise StoreInputError(f"{place} names index {repeated[0]} twice")
+    if not (indices[1:] > indices[:-1]).all():
+        order = np.argsort(indices, kind="stable")
+        indices, values = indices[order], values[order]
+        repeated = indices[1:][indices[1:] == indices[:-1]]
+        if len(repeated):
+            raise StoreInputError(f"{place} names index {repeated[0]} twice")
+    indices, values = indices.astype(np.uint32), values.astype(np.float32)
     if not np.isfinite(values).all():
         raise StoreInputError(f"{place} has values beyond float32")
     return SparseVector(indices, values)
@@ -192,6 +217,8 @@ def checked_quantization(quantization: Quantization) -> None:
     kind = quantization.kind
     if kind not in bits:
         raise StoreInputError(f"quantization is one of {', '.join(bits)}, not {kind!r}")
+    if not isinstance(quantization.bits, int | float) or not isinstance(quantization.oversampling, int | float):
+        raise StoreInputError(f"bits and oversampling are numbers, not {quantization.bits!r:.50}")
     allowed = bits[kind]
     if allowed is not None and quantization.bits not in allowed:
         raise StoreInputError(f"{kind} quantization has {' or '.join(map(str, allowed))} bits, not {quantization.bits}")

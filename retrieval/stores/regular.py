@@ -12,27 +12,32 @@ from retrieval.datatypes import FloatArray, SparseVector
 
 NORM_TOLERANCE = 1e-3
 """How far the length of a dense vector may be from one."""
+_FLOAT, _INDEX = np.dtype(np.float32), np.dtype(np.uint32)
 
 
-def regular_vectors(points: Sequence[Any], dim: int) -> list[tuple[FloatArray | None, SparseVector | None]] | None:
-    """The vectors of some points, copied, an empty sparse one as ``None``.
+def regular_vectors(
+    points: Sequence[Any], dim: int, *, copy: bool = True
+) -> list[tuple[FloatArray | None, SparseVector | None]] | None:
+    """The vectors of some points, an empty sparse one as ``None``.
 
     Args:
         points: Points, or whatever a caller took for them.
         dim: Dimensions of the store.
+        copy: Whether they are copied.
 
     Returns:
         For each point its dense and its sparse vector; ``None`` when anything about any of them is out of the ordinary,
         which need not make it unusable.
     """
     try:
-        dense = _regular_dense([point.dense for point in points if point.dense is not None], dim)
-        sparse = _regular_sparse([point.sparse for point in points if point.sparse is not None])
+        given = [point.dense for point in points if point.dense is not None]
+        weights = [point.sparse for point in points if point.sparse is not None]
+        dense, sparse = _regular_dense(given, dim), _regular_sparse(weights, copy=copy)
     except (AttributeError, TypeError, ValueError):
         return None
     if dense is None or sparse is None:
         return None
-    rows, vectors = iter(dense), iter(sparse)
+    rows, vectors = iter(dense if copy else given), iter(sparse)
     return [
         (None if point.dense is None else next(rows), None if point.sparse is None else next(vectors))
         for point in points
@@ -40,7 +45,8 @@ def regular_vectors(points: Sequence[Any], dim: int) -> list[tuple[FloatArray | 
 
 
 def _regular_dense(rows: Sequence[Any], dim: int) -> FloatArray | None:
-    if not all(type(row) is np.ndarray and row.dtype == np.float32 and row.shape == (dim,) for row in rows):
+    shape = (dim,)
+    if not all(type(row) is np.ndarray and row.dtype == _FLOAT and row.shape == shape for row in rows):
         return None
     matrix = np.array(rows, np.float32).reshape(len(rows), dim)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -50,7 +56,7 @@ def _regular_dense(rows: Sequence[Any], dim: int) -> FloatArray | None:
     return matrix if usable.all() else None
 
 
-def _regular_sparse(vectors: Sequence[Any]) -> list[SparseVector | None] | None:
+def _regular_sparse(vectors: Sequence[Any], *, copy: bool) -> list[SparseVector | None] | None:
     if not all(type(vector) is SparseVector and _is_regular(vector) for vector in vectors):
         return None
     if not vectors:
@@ -63,6 +69,8 @@ def _regular_sparse(vectors: Sequence[Any]) -> list[SparseVector | None] | None:
     ascending[offsets[:-1][np.diff(offsets) > 0]] = True
     if not ascending.all() or not np.isfinite(values).all() or (values < 0).any():
         return None
+    if not copy:
+        return [vector if len(vector.indices) else None for vector in vectors]
     return [
         SparseVector(indices[start:end], values[start:end]) if end > start else None
         for start, end in itertools.pairwise(offsets.tolist())
@@ -74,8 +82,8 @@ def _is_regular(vector: SparseVector) -> bool:
     return (
         type(indices) is np.ndarray
         and type(values) is np.ndarray
-        and indices.dtype == np.uint32
-        and values.dtype == np.float32
+        and indices.dtype == _INDEX
+        and values.dtype == _FLOAT
         and indices.ndim == 1
         and indices.shape == values.shape
     )

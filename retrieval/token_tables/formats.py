@@ -14,7 +14,6 @@ A text vector has unit length in each of them, whatever the owning library would
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from retrieval.errors import ModelError
+from retrieval.model_files import MAX_LENGTH, checked_file, read_model_json, read_tokenizer
 from retrieval.token_tables.table import TokenTable
 from retrieval.token_tables.tensors import map_tensors
 from retrieval.token_tables.tokenizer_parts import tokenizer_parts
+from retrieval.yaml_text import shown
 
 Loader = Literal["two-stage", "model2vec", "sentence-transformers"]
 
@@ -35,6 +36,7 @@ FORMAT = "two-stage-static"
 _MODEL2VEC_TOKENS = 512
 _HASHED_WHOLE = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 256, 2**16
+_NAME_CHARACTERS = 200
 _HUB_CACHE = re.compile(r"models--(.+?)--(.+)")
 
 
@@ -96,9 +98,9 @@ def open_static_model(folder: Path) -> StaticModel:
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder")
     files = _locate(folder)
-    tensors = map_tensors(files.weights)
-    tokenizer, truncation = _open_tokenizer(files.tokenizer)
-    config = _read_json(files.config, dict) if files.config.exists() else {}
+    tensors = map_tensors(checked_file(files.weights, folder))
+    tokenizer, truncation = _open_tokenizer(files.tokenizer, folder)
+    config = read_model_json(files.config, folder) if files.config.exists() else {}
     if config.get("format") == FORMAT:
         table, rules = _own_table(files, tensors), _own_rules(files.config, config, tokenizer)
         _check_dim(files, config, table)
@@ -118,7 +120,7 @@ def open_static_model(folder: Path) -> StaticModel:
         raise ModelError(f"{files.tokenizer} has an empty vocabulary")
     table.check(files.weights, tokens=max(vocabulary.values()) + 1)
     name = config.get("name") if config.get("format") == FORMAT else None
-    return StaticModel(str(name or _name(folder)), table, tokenizer, rules, _digest(files, rules))
+    return StaticModel(str(name or _name(folder))[:_NAME_CHARACTERS], table, tokenizer, rules, _digest(files, rules))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _locate(folder: Path) -> _Files:
     inner = folder
     modules = folder / "modules.json"
     if modules.exists():
-        inner = folder / _static_module(modules)
+        inner = folder / _static_module(modules, folder)
         if not inner.resolve().is_relative_to(folder.resolve()):
             raise ModelError(f"{modules} points outside of its folder, to {inner}")
     files = _Files(inner / "model.safetensors", inner / "tokenizer.json", folder / "config.json")
@@ -147,8 +149,8 @@ def _locate(folder: Path) -> _Files:
     return files
 
 
-def _static_module(path: Path) -> str:
-    modules = _read_json(path, list)
+def _static_module(path: Path, folder: Path) -> str:
+    modules = read_model_json(path, folder, list)
     try:
         kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
         places = [str(module["path"]) for module in modules]
@@ -160,11 +162,8 @@ def _static_module(path: Path) -> str:
     return places[0]
 
 
-def _open_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any] | None]:
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more specific
-        raise ModelError(f"{path} is not a tokenizer: {error}") from error
+def _open_tokenizer(path: Path, folder: Path) -> tuple[Tokenizer, dict[str, Any] | None]:
+    tokenizer = read_tokenizer(path, folder)
     truncation = tokenizer.truncation
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -225,8 +224,8 @@ def _as_weights(tensor: NDArray[Any] | None) -> NDArray[np.float32] | None:
 def _token_limit(path: Path, key: str, value: object) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"{path}: {key} is {value!r}, not null or a number of at least 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LENGTH:
+        raise ModelError(f"{path}: {key} is {shown(value)}, not null or a number of at least 1 and below 2^31")
     return value
 
 
@@ -246,16 +245,6 @@ def _check_dim(files: _Files, config: dict[str, Any], table: TokenTable) -> None
             f"{files.config}: dim is {config.get('dim')!r}, but 'embeddings' in {files.weights} has shape "
             f"{table.embeddings.shape}"
         )
-
-
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise ModelError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}")
-    return content
 
 
 def _name(folder: Path) -> str:

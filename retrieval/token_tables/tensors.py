@@ -45,7 +45,7 @@ def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
             header = json.loads(file.read(size))
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing") from error
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a complete safetensors file: {error}") from error
     header.pop("__metadata__", None)
     return {name: _map(path, 8 + size, name, entry) for name, entry in header.items()}
@@ -56,6 +56,9 @@ def _map(path: Path, start: int, name: str, entry: dict[str, Any]) -> NDArray[An
     if dtype is None:
         raise ModelError(f"{path}: tensor {name!r} has dtype {entry['dtype']}; known are {', '.join(_DTYPES)}")
     shape = tuple(entry["shape"])
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype, "r", offset=start + entry["data_offsets"][0], shape=shape)
+    try:
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", offset=start + entry["data_offsets"][0], shape=shape)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ModelError(f"{path}: tensor {name[:200]!r} of shape {shape[:8]} cannot be mapped: {error}") from error

@@ -22,6 +22,7 @@ from retrieval.stores.filters import (
     Range,
     ValuesCount,
 )
+from retrieval.stores.points import own_id
 from retrieval.stores.searching import Query
 
 _BINARY = {
@@ -120,7 +121,7 @@ def stored_point(record: models.Record, select: Callable[..., dict[str, Any]]) -
     vectors = record.vector if isinstance(record.vector, dict) else {}
     dense, sparse = vectors.get("dense"), vectors.get("bm25")
     return StoredPoint(
-        str(record.id),
+        own_id(record.id),
         select(record.payload or {}),
         None if dense is None else np.array(dense, np.float32),
         SparseVector(np.array(sparse.indices, np.uint32), np.array(sparse.values, np.float32))

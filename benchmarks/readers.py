@@ -1,0 +1,104 @@
+"""What readers beside a writer cost, on an index that is there: ``python -m benchmarks.readers INDEX``.
+
+The index is copied first. Published and opened anew a few times; medians are printed as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines import TwoStagePipeline
+from pipelines.reader import IndexReader
+from retrieval.stores.edge import EdgeStore
+
+_QUERY = "what holds the cell together"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=None, help="where to work; a temporary folder without")
+    arguments = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="readers-", dir=arguments.folder))
+    try:
+        subprocess.run(["cp", "-a", "--sparse=always", str(arguments.index), str(place / "index")], check=True)
+        shutil.rmtree(place / "index" / "published", ignore_errors=True)
+        print(json.dumps(measure(place / "index", arguments.times), indent=1))
+    finally:
+        shutil.rmtree(place)
+
+
+def measure(index: Path, times: int) -> dict[str, Any]:
+    """Seconds and mebibytes of publishing, of opening a reader, of its turning to the next state, and of a search."""
+    with TwoStagePipeline.open(index) as writer:
+        store = writer.store
+        assert isinstance(store, EdgeStore)
+        alone = _disk(index)
+        search = _median(times, lambda: writer.search(_QUERY, rerank=False))
+        store.flush()
+        publish = _median(times, store.publish)
+        published = _disk(index) - alone
+        readers: list[IndexReader] = []
+        opening = _median(times, lambda: readers.append(_reader(index)))
+        views = _disk(index) - alone - published
+        beside = _median(times, lambda: readers[0].search(_QUERY, rerank=False))
+        turning = []
+        for _ in range(times):
+            store.publish()
+            turning.append(_seconds(readers[0].refresh))
+        passages = writer.manifest.passages
+        for reader in readers:
+            reader.close()
+    return {
+        "passages": passages,
+        "index_mib": round(alone / 2**20, 1),
+        "publish_s": publish,
+        "publication_mib": round(published / 2**20, 1),
+        "open_reader_s": opening,
+        "view_mib": round(views / times / 2**20, 1),
+        "turn_s": round(statistics.median(turning), 3),
+        "search_s": search,
+        "search_in_reader_s": beside,
+    }
+
+
+def _reader(index: Path) -> IndexReader:
+    reader = TwoStagePipeline.open(index, read_only=True)
+    assert isinstance(reader, IndexReader)
+    return reader
+
+
+def _median(times: int, act: Callable[[], Any]) -> float:
+    return round(statistics.median(_seconds(act) for _ in range(times)), 4)
+
+
+def _seconds(act: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def _disk(folder: Path) -> int:
+    """Bytes of disk, each file once however many names it has."""
+    blocks = {}
+    for path, _, names in os.walk(folder):
+        for name in names:
+            state = os.lstat(os.path.join(path, name))
+            blocks[state.st_ino] = state.st_blocks * 512
+    return sum(blocks.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The LZ4 block format, one way: a few lines, where a package of its own would be a dependency for repairs alone.
+
+Source: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+"""
+
+from __future__ import annotations
+
+
+def decompress_block(data: bytes, start: int, end: int, size: int) -> bytes:
+    """What a block holds.
+
+    Args:
+        data: The block, and anything around it.
+        start: Where it begins.
+        end: Where it ends at the latest.
+        size: How many bytes it holds; reading ends there.
+
+    Raises:
+        ValueError: It is not such a block.
+    """
+    out = bytearray()
+    at = start
+    while at < end:
+        token = data[at]
+        at += 1
+        literals = token >> 4
+        if literals == 15:
+            at, literals = _length(data, at, end, literals)
+        if at + literals > end or len(out) + literals > size:
+            raise ValueError("a literal reaches beyond the block")
+        out += data[at : at + literals]
+        at += literals
+        if len(out) == size:
+            return bytes(out)
+        if at + 2 > end:
+            break
+        back = data[at] | data[at + 1] << 8
+        at += 2
+        length = token & 15
+        if length == 15:
+            at, length = _length(data, at, end, length)
+        length += 4
+        if not 0 < back <= len(out) or len(out) + length > size:
+            raise ValueError("a match reaches beyond what is there")
+        begin = len(out) - back
+        if back >= length:
+            out += out[begin : begin + length]
+        else:
+            # It repeats itself: the last bytes again and again.
+            pattern = bytes(out[begin:])
+            out += (pattern * (length // back + 1))[:length]
+    raise ValueError(f"a block of {size} bytes ends after {len(out)}")
+
+
+def _length(data: bytes, at: int, end: int, length: int) -> tuple[int, int]:
+    while at < end:
+        step = data[at]
+        at += 1
+        length += step
+        if step != 255:
+            return at, length
+    raise ValueError("a length has no end")

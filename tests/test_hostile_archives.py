@@ -1,0 +1,223 @@
+"""Small files that unpack to more than the machine has, or keep a parser busy for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrieval.config import DocumentsConfig
+from retrieval.datatypes import Document, Rejected
+from retrieval.documents import converter, open_documents
+
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+LIMIT_MB = 192
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _needs_the_extra() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("docx", reason="the packages that write office files are not installed")
+
+
+def read(path: Path, **settings: Any) -> tuple[list[Document], list[Rejected]]:
+    rejected: list[Rejected] = []
+    config = DocumentsConfig(**{"max_convert_mb": LIMIT_MB, **settings})
+    return list(open_documents(path, config, on_rejected=rejected.append)), rejected
+
+
+def word(path: Path, body: str, *, prolog: str = "") -> Path:
+    """A Word file with these paragraphs."""
+    import docx
+
+    plain = path.with_suffix(".plain")
+    docx.Document().save(str(plain))
+    xml = f'<?xml version="1.0"?>{prolog}<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>'
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, xml if name == "word/document.xml" else old.read(name))
+    plain.unlink()
+    return path
+
+
+def paragraph(text: str) -> str:
+    return f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
+
+
+def pdf(stream: bytes, filters: bytes) -> bytes:
+    """A page whose contents are packed."""
+    parts = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R>>",
+        b"<</Length %d/Filter[%s]>>\nstream\n%s\nendstream" % (len(stream), filters, stream),
+    ]
+    data, offsets = b"%PDF-1.4\n", []
+    for number, part in enumerate(parts, 1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    return (
+        data
+        + b"xref\n0 5\n0000000000 65535 f \n"
+        + table
+        + b"trailer\n<</Size 5/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % len(data)
+    )
+
+
+def sparse_sheet(path: Path) -> None:
+    """Two cells, the first and the last that a sheet can have."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active["A1"], book.active["XFD1048576"] = "first", "last"
+    book.save(path)
+
+
+def twice_packed_pdf(path: Path) -> None:
+    """Four kilobytes that are half a gigabyte of blanks."""
+    packer = zlib.compressobj(9)
+    once = b"".join(packer.compress(bytes(1 << 20)) for _ in range(512)) + packer.flush()
+    path.write_bytes(pdf(zlib.compress(once), b"/FlateDecode/FlateDecode"))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.xlsx", sparse_sheet), ("a.pdf", twice_packed_pdf)], ids=["sparse-sheet", "packed-twice"]
+)
+def test_what_needs_too_much_memory_is_rejected_and_the_rest_is_read(
+    tmp_path: Path, name: str, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / name)
+    assert (tmp_path / name).stat().st_size < 6_000
+    word(tmp_path / "b.docx", paragraph("Tides rise."))
+    documents, rejected = read(tmp_path)
+    assert [document.text for document in documents] == ["Tides rise."]
+    [reason] = [item.reason for item in rejected]
+    assert reason == f"needs more memory to convert than documents.max_convert_mb ({LIMIT_MB})"
+
+
+def test_what_takes_too_long_is_rejected_and_the_rest_is_read(tmp_path: Path) -> None:
+    word(tmp_path / "a.docx", "<w:p>" * 100_000 + "</w:p>" * 100_000)
+    word(tmp_path / "b.docx", paragraph("Tides rise."))
+    _, [rejected] = read(tmp_path / "a.docx", max_convert_s=2.5)
+    assert rejected.reason == "takes longer to convert than documents.max_convert_s (2.5)"
+    assert [document.text for document in read(tmp_path / "b.docx")[0]] == ["Tides rise."]
+
+
+LAUGHS = "".join(f'<!ENTITY a{level} "{f"&a{level - 1};" * 10}">' for level in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("prolog", "text"),
+    [
+        (f'<!DOCTYPE d [<!ENTITY a0 "lol">{LAUGHS}]>', "&a9;"),
+        (f'<!DOCTYPE d [<!ENTITY a "{"x" * 100_000}">]>', "&a;" * 20_000),
+        ('<!DOCTYPE d [<!ENTITY a SYSTEM "file:///etc/hostname">]>', "&a;"),
+    ],
+    ids=["billion-laughs", "quadratic", "external-file"],
+)
+def test_entities_are_not_expanded(tmp_path: Path, prolog: str, text: str) -> None:
+    documents, rejected = read(word(tmp_path / "a.docx", paragraph(text), prolog=prolog))
+    assert documents == []
+    assert "cannot be converted from .docx" in rejected[0].reason
+
+
+def test_names_that_lead_out_of_an_archive_write_nothing(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    path = word(inside / "a.docx", paragraph("Tides rise."))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../../escaped.txt", "outside")
+        archive.writestr("/tmp/../escaped.txt", "outside")
+        archive.writestr("word/media/../../../../escaped.txt", "outside")
+        link = zipfile.ZipInfo("word/link")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/hostname")
+    before = sorted(tmp_path.rglob("*"))
+    documents, _ = read(inside)
+    assert [document.text for document in documents] == ["Tides rise."]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_archive_that_lies_about_sizes_is_no_larger_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.docx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", b" " * 5_000_000)
+    size = (5_000_000).to_bytes(4, "little")
+    data = path.read_bytes()
+    assert data.count(size) == 2  # before the member, and in the directory
+    path.write_bytes(data.replace(size, (10).to_bytes(4, "little")))
+    documents, rejected = read(path, max_file_bytes=1_000_000)
+    assert documents == []
+    assert len(rejected) == 1
+
+
+def test_members_that_share_their_bytes_count_one_by_one(tmp_path: Path) -> None:
+    """Many entries of the directory point at one member: a small file, and the sum is what it unpacks to."""
+    path = tmp_path / "a.docx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", b" " * 1_000_000)
+    data = path.read_bytes()
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    entry, tail = data[start:end], bytearray(data[end:])
+    tail[8:12] = (300).to_bytes(2, "little") * 2
+    tail[12:16] = (300 * len(entry)).to_bytes(4, "little")
+    path.write_bytes(data[:start] + entry * 300 + bytes(tail))
+    documents, [rejected] = read(path, max_file_bytes=10_000_000)
+    assert documents == []
+    assert rejected.reason.startswith("unpacks to 300,000,000 bytes")
+
+
+def test_a_parser_that_dies_is_started_again(tmp_path: Path) -> None:
+    word(tmp_path / "a.docx", paragraph("Tides rise."))
+    assert len(read(tmp_path)[0]) == 1
+    process = converter.converter(LIMIT_MB)._process
+    assert process is not None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(read(tmp_path)[0]) == 1
+
+
+ORPHAN = """
+import sys, os, signal
+from pathlib import Path
+from retrieval.documents.converter import converter
+made = converter(64)
+made.convert(Path(sys.argv[1]).read_bytes(), ".docx", 60)
+print(made._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_process_that_converts_ends_with_the_one_that_asks(tmp_path: Path) -> None:
+    path = word(tmp_path / "a.docx", paragraph("Tides rise."))
+    command = [sys.executable, "-c", ORPHAN, str(path)]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    child = int(killed.stdout)
+    deadline = time.monotonic() + 20
+    while _runs(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    # Whose parent is gone waits for whoever reaps orphans here.
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
