@@ -145,7 +145,7 @@ def examine_folder(folder: Path) -> Check:
     try:
         manifest = peek_manifest(folder)
     except RetrievalError as error:
-        return Check("manifest", False, str(error), REBUILD)
+        return Check("manifest", False, str(error), f"{REPAIR}, or {REBUILD}")
     if manifest is not None and has_points(folder):
         generation = f"generation {manifest.generation}"
         return Check(
@@ -154,7 +154,7 @@ def examine_folder(folder: Path) -> Check:
     if manifest is None and not has_points(folder):
         return Check("manifest", False, f"there is no index in {folder.absolute()}", "retrieval ingest PATH")
     missing = "engine in generations/" if manifest is not None else "manifest.json"
-    return Check("manifest", False, f"{folder.absolute()} has no {missing}", REBUILD)
+    return Check("manifest", False, f"{folder.absolute()} has no {missing}", f"{REPAIR}, or {REBUILD}")
 
 
 def _index(
@@ -179,7 +179,7 @@ def _index(
         yield Check("index", False, str(error), "close it there and run doctor again")
         return
     except (RetrievalError, OSError) as error:
-        yield Check("index", False, str(error), REPAIR if deep else REBUILD)
+        yield Check("index", False, str(error), REPAIR)
         return
     try:
         yield Check("index", True, f"{store.location} opens")
@@ -196,7 +196,7 @@ def _index(
         else:
             yield from examine_contents(store, manifest, encoder if same.ok else None, on_progress)
     except (RetrievalError, OSError) as error:
-        yield Check("contents", False, str(error), REPAIR if deep else REBUILD)
+        yield Check("contents", False, str(error), REPAIR)
     finally:
         store.close()
 

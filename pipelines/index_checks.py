@@ -158,7 +158,7 @@ def _counts(counts: Counts, manifest: IndexManifest) -> Check:
     ]
     if not wrong:
         return Check("counts", True, "documents, passages, terms and ids are those of the manifest")
-    remedy = REBUILD if manifest.state == "ready" else "run the same 'retrieval ingest' command again"
+    remedy = REPAIR if manifest.state == "ready" else "run the same 'retrieval ingest' command again"
     return Check("counts", False, "; ".join(wrong), remedy)
 
 
@@ -167,7 +167,7 @@ def _vectors(points: Sequence[StoredPoint]) -> Check:
     bad = sum(not (np.isfinite(row).all() and abs(float(np.linalg.norm(row)) - 1.0) < _TOLERANCE) for row in vectors)
     if bad:
         detail = f"{bad:,} of {len(vectors):,} sampled vectors are not finite or not of unit length"
-        return Check("vectors", False, detail, REBUILD)
+        return Check("vectors", False, detail, REPAIR)
     return Check("vectors", True, f"{len(vectors):,} sampled vectors are finite and of unit length")
 
 
@@ -181,5 +181,5 @@ def _encoding(points: Sequence[StoredPoint], encoder: Encoder | None) -> Check:
         wrong += not np.allclose(stored, row, atol=_TOLERANCE)
     if wrong:
         detail = f"{wrong:,} of {len(points):,} sampled passages do not get the vector that is stored for them"
-        return Check("encoding", False, detail, REBUILD)
+        return Check("encoding", False, detail, REPAIR)
     return Check("encoding", True, f"{len(points):,} sampled passages get the vectors that are stored")

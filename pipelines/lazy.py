@@ -18,7 +18,7 @@ from pipelines.two_stage import TwoStagePipeline
 from retrieval.config import EdgeStoreConfig, load_config
 from retrieval.datatypes import Results
 
-_Address = tuple[str, str | None, tuple[str, ...]]
+_Address = tuple[str, str | None, tuple[str, ...], bool]
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class LazyPipeline:
         index: Folder of the embedded index; ignored by configurations of a server.
         config: YAML file with the configuration; ``None`` for the one that the index was built with.
         overrides: ``section.key=value`` each, over the file; they need one.
+        read_only: As for `TwoStagePipeline.open`: beside other processes that have the index open.
 
     Raises:
         ValueError: There are ``overrides`` and no ``config``.
@@ -55,7 +56,12 @@ class LazyPipeline:
     """
 
     def __init__(
-        self, index: str | Path = DEFAULT_INDEX, *, config: str | Path | None = None, overrides: Sequence[str] = ()
+        self,
+        index: str | Path = DEFAULT_INDEX,
+        *,
+        config: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        read_only: bool = False,
     ) -> None:
         if isinstance(overrides, str):
             raise TypeError(f"overrides is a list of strings, not the string {overrides!r}")
@@ -64,6 +70,7 @@ class LazyPipeline:
         self.index = str(index)
         self.config = None if config is None else str(config)
         self.overrides = tuple(overrides)
+        self.read_only = read_only
         self._release: weakref.finalize[..., LazyPipeline] | None = None
         self._pipeline: TwoStagePipeline | None = None
 
@@ -109,10 +116,10 @@ class LazyPipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """The address as JSON values, in the form in which Haystack writes parts of a component."""
-        return {
-            "type": f"{type(self).__module__}.{type(self).__qualname__}",
-            "init_parameters": {"index": self.index, "config": self.config, "overrides": list(self.overrides)},
-        }
+        parameters: dict[str, Any] = {"index": self.index, "config": self.config, "overrides": list(self.overrides)}
+        if self.read_only:
+            parameters["read_only"] = True
+        return {"type": f"{type(self).__module__}.{type(self).__qualname__}", "init_parameters": parameters}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -124,14 +131,16 @@ class LazyPipeline:
         return cls(**data.get("init_parameters", {}))
 
     def _open(self) -> TwoStagePipeline:
-        config = settings_of(self.index) if self.config is None else load_config(self.config, self.overrides)
-        store = config.store
-        require_index(config, Path(store.path or self.index) if isinstance(store, EdgeStoreConfig) else None)
-        return TwoStagePipeline.open(self.index, config)
+        settings = settings_of(self.index) if self.config is None else load_config(self.config, self.overrides)
+        store = settings.store
+        require_index(settings, Path(store.path or self.index) if isinstance(store, EdgeStoreConfig) else None)
+        # A reader that outlives a rebuild of the index asks each state for its settings.
+        config = None if self.read_only and self.config is None else settings
+        return TwoStagePipeline.open(self.index, config, read_only=self.read_only)
 
     def _address(self) -> _Address:
         config = None if self.config is None else str(Path(self.config).resolve())
-        return str(Path(self.index).resolve()), config, self.overrides
+        return str(Path(self.index).resolve()), config, self.overrides, self.read_only
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_dict, (self.to_dict(),)
@@ -140,6 +149,7 @@ class LazyPipeline:
         given = [repr(self.index)]
         given += [f"config={self.config!r}"] if self.config is not None else []
         given += [f"overrides={list(self.overrides)!r}"] if self.overrides else []
+        given += ["read_only=True"] if self.read_only else []
         return f"{type(self).__name__}({', '.join(given)})"
 
     def __enter__(self) -> Self:

@@ -206,7 +206,7 @@ class MinedLists:
             MineCounts(**state["counts"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DocumentError(f"{path} is damaged ({error}); start again with --overwrite") from error
         return dict(state)
 

@@ -30,7 +30,8 @@ def require_index(config: Config, folder: Path | None) -> IndexManifest | None:
     manifest = peek_manifest(folder)
     if manifest is None and has_points(folder):
         raise StoreCorruptError(
-            f"{folder.absolute()} has no manifest.json; make the index again with 'retrieval ingest --rebuild PATH'"
+            f"{folder.absolute()} has no manifest.json; run 'retrieval repair', or make the index again with "
+            "'retrieval ingest --rebuild PATH'"
         )
     if manifest is None:
         option = "" if folder == DEFAULT_INDEX else f" --index {folder}"

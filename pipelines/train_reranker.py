@@ -257,7 +257,7 @@ def _has_lists(path: Path) -> bool:
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             return "negatives" in json.loads(next(lines, "{}"))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError) as error:
         raise DocumentError(f"{path} cannot be read as JSON lines: {error}") from error
 
 

@@ -7,14 +7,16 @@ the folder, or in the cache of the hub that the folder is a snapshot of, and onl
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrieval.errors import ModelError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+T = TypeVar("T")
 MAX_CONFIG_BYTES = 2**22
 MAX_TOKENIZER_BYTES = 2**27
 MAX_GRAPH_BYTES = 2**31
@@ -92,10 +94,18 @@ def read_tokenizer(path: Path, folder: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     checked_file(path, folder, MAX_TOKENIZER_BYTES)
+    return guarded(path, lambda: Tokenizer.from_file(str(path)))
+
+
+def guarded(path: Path, call: Callable[[], T]) -> T:
+    """What a call of the tokenizer library gives.
+
+    Raises:
+        ModelError: It failed; the library raises bare Exceptions, and panics of Rust, which are none.
+    """
     try:
-        return Tokenizer.from_file(str(path))
+        return call()
     except BaseException as error:
-        # The library raises bare Exceptions, and panics of Rust, which are none.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise ModelError(f"{path} is not a tokenizer: {str(error)[:500]}") from error
         raise

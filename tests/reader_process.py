@@ -1,4 +1,4 @@
-"""Processes that read an index over and over, for the tests of readers beside a writer."""
+"""Readers of an index, in this process and in others, for the tests of readers beside a writer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import TwoStagePipeline
+from pipelines.reader import IndexReader
+from retrieval.config import parse_config
 
 ROOT = Path(__file__).parents[1]
+FACTS = [("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise."), ("pier", "A pier in the sea.")]
+
+
+def reader(index: Path, **sections: Any) -> IndexReader:
+    """A reader, with these sections of the configuration."""
+    opened = TwoStagePipeline.open(index, parse_config(sections) if sections else None, read_only=True)
+    assert isinstance(opened, IndexReader)
+    return opened
+
+
+def first(pipeline: TwoStagePipeline, query: str) -> str | None:
+    """The document that the first stage finds best."""
+    hits = pipeline.search(query, top_k=1, rerank=False)
+    return hits[0].document_id if hits else None
+
+
+def publications(index: Path) -> list[str]:
+    """Names of the publications that are there."""
+    return sorted(path.name for path in (index / "published").iterdir() if path.is_dir() and path.name != "views")
+
+
+def views(index: Path) -> list[Path]:
+    """Copies that readers have open, and their locks."""
+    return sorted((index / "published" / "views").iterdir())
 
 
 def state_of(pipeline: TwoStagePipeline) -> str:

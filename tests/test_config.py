@@ -104,7 +104,7 @@ def test_an_unknown_section_and_an_unknown_key_of_a_store_are_named() -> None:
     assert sorted(lines) == [
         "here: unknown key rerankers; allowed here: bm25, chunking, documents, encoder, first_stage, hnsw, "
         "quantization, rerank, search, store",
-        "here: unknown key store.url; allowed here: kind, min_free_mb, path",
+        "here: unknown key store.url; allowed here: kind, min_free_mb, path, publish",
     ]
 
 

@@ -66,6 +66,18 @@ def test_a_pipe_in_the_place_of_the_ignore_file_is_an_error_and_not_waited_for(t
     within(20, work)
 
 
+@pytest.mark.parametrize("pattern", ["*a*a*a*a*b", "**/a/**/a/**/a/**/b", "x/*a*a*a*a*a*a*b"])
+def test_a_pattern_that_takes_for_ever_is_refused(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / ("a" * 200 + ".txt")).write_text("text")
+    (tmp_path / ".retrievalignore").write_text(f"*.md\n{pattern}\n")
+    with pytest.raises(DocumentError, match="which would take very long to match: use at most 3"):
+        read(tmp_path)
+    with pytest.raises(DocumentError, match="very long"):
+        read(tmp_path, ignore=(pattern,))
+    (tmp_path / ".retrievalignore").write_text("*.md\n# * a * comment * of * stars *\n*a*a*b\n**/x/**/y/**\n")
+    assert len(read(tmp_path)[0]) == 1
+
+
 @posix
 def test_sockets_and_devices_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "f"
@@ -149,43 +161,44 @@ def test_a_file_that_is_cut_or_grows_while_it_is_read(tmp_path: Path) -> None:
 
 
 SPARSE = """
-import resource, sys
+import json, resource, sys
 from pathlib import Path
 from retrieval.config import DocumentsConfig
 from retrieval.documents import open_documents
-path, head, size = Path(sys.argv[1]), sys.argv[2].encode(), int(sys.argv[3])
-with path.open("wb") as file:
-    file.write(head + b"x" * 100_000)
-    file.truncate(size)
 with open("/proc/self/statm") as file:
     now = int(file.read().split()[5]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_DATA, (now + 200 * 2**20,) * 2)
-rejected = []
-documents = list(open_documents(path, DocumentsConfig(), on_rejected=rejected.append))
-print(len(documents), [item.reason for item in rejected])
+for name, head, size in json.loads(sys.argv[2]):
+    path = Path(sys.argv[1]) / name
+    with path.open("wb") as file:
+        file.write(head.encode() + b"x" * 100_000)
+        file.truncate(size)
+    rejected = []
+    documents = list(open_documents(path, DocumentsConfig(), on_rejected=rejected.append))
+    print(json.dumps([len(documents), [item.reason for item in rejected]]), flush=True)
+    path.unlink()
 """
 GIGABYTE = 10**9
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is one of Linux")
-@pytest.mark.parametrize(
-    ("name", "head", "size", "reason"),
-    [
-        ("a.txt", "", 10 * GIGABYTE, "is larger than documents.max_file_bytes (67,108,864 bytes)"),
-        ("a.html", "<p>", 10 * GIGABYTE, "is larger than documents.max_file_bytes (67,108,864 bytes)"),
+def test_ten_gigabytes_without_a_line_end_take_little_memory(tmp_path: Path) -> None:
+    too_large = "is larger than documents.max_file_bytes (67,108,864 bytes)"
+    cases = [
+        ("a.txt", "", 10 * GIGABYTE, too_large),
+        ("a.html", "<p>", 10 * GIGABYTE, too_large),
         ("a.json", '{"text": "', 10 * GIGABYTE, "holds one JSON value of more than documents.max_file_bytes"),
-        ("a.json", '[{"text": "', 10 * GIGABYTE, "is not valid JSON after record 0"),
+        ("b.json", '[{"text": "', 10 * GIGABYTE, "is not valid JSON after record 0"),
         ("a.jsonl", '{"text": "', GIGABYTE, "line 1: has 1,000,000,000 bytes, more than documents.max_line_bytes"),
-    ],
-    ids=["text", "html", "object", "list", "line"],
-)
-def test_ten_gigabytes_without_a_line_end_take_little_memory(
-    tmp_path: Path, name: str, head: str, size: int, reason: str
-) -> None:
-    command = [sys.executable, "-c", SPARSE, str(tmp_path / name), head, str(size)]
+    ]
+    order = json.dumps([case[:3] for case in cases])
+    command = [sys.executable, "-c", SPARSE, str(tmp_path), order]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert result.stdout.startswith("0 ['" + reason), result.stdout + result.stderr
-    assert result.stdout.count("', '") == 0  # told once
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(told) == len(cases), result.stderr
+    for (documents, [reason]), (name, *_, expected) in zip(told, cases, strict=True):
+        assert documents == 0, name
+        assert reason.startswith(expected), name
 
 
 def test_megabytes_of_blanks_before_a_value(tmp_path: Path) -> None:

@@ -200,3 +200,31 @@ def test_a_second_writer_is_refused_while_readers_are_not(index: Path) -> None:
             TwoStagePipeline.open(index)
         with TwoStagePipeline.open(index, read_only=True) as reader:
             assert json.loads((index / "manifest.json").read_text())["documents"] == reader.manifest.documents == 2
+
+
+def test_an_index_whose_files_are_links_is_refused_and_their_targets_stay(index: Path, tmp_path: Path) -> None:
+    segment = next((index / "generations/1/engine/segments").iterdir())
+    target = tmp_path / "somebody-elses"
+    shutil.copy(segment / "payload_storage/page_0.dat", target)
+    before = target.read_bytes()
+    (segment / "payload_storage/page_0.dat").unlink()
+    (segment / "payload_storage/page_0.dat").symlink_to(target)
+    (index / "generations/1" / SEAL).unlink()
+    for read_only in (False, True):
+        with pytest.raises(StoreCorruptError, match=r"page_0\.dat is a symbolic link; the files of index .* its own"):
+            TwoStagePipeline.open(index, read_only=read_only)
+    assert target.read_bytes() == before
+
+
+def test_a_link_in_the_place_of_publications_is_left_alone(index: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "2019").mkdir(parents=True)
+    (photos / "2019" / "sea.jpg").write_text("sea")
+    (index / "published").symlink_to(photos)
+    with TwoStagePipeline.open(index) as writer:
+        writer.ingest([("reef", "Corals build a reef.")])
+        with pytest.raises(StoreError, match="its folder for publications is a link"):
+            writer.store.publish()  # type: ignore[attr-defined]
+    with TwoStagePipeline.open(index, read_only=True) as reader:
+        assert reader.search("corals", rerank=False)[0].document_id == "reef"
+    assert [str(path.relative_to(photos)) for path in sorted(photos.rglob("*"))] == ["2019", "2019/sea.jpg"]

@@ -258,6 +258,33 @@ def test_torch_names_what_it_cannot_load(tmp_path: Path) -> None:
         TorchCrossEncoder(tmp_path).score("pipe", ["leak"])
 
 
+def test_torch_is_told_to_run_no_code_and_to_read_safetensors_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    mark = tmp_path / "mark"
+    code = f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
+    (folder / "modeling.py").write_text(code, encoding="utf-8")
+    names = {"AutoConfig": "modeling.Settings", "AutoModelForSequenceClassification": "modeling.Model"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names}), encoding="utf-8")
+    (folder / "pytorch_model.bin").write_bytes(b"no safetensors")
+    given: dict[str, Any] = {}
+    whole = sentence_transformers.CrossEncoder
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        given.update(options)
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(sentence_transformers, "CrossEncoder", noted)
+    with pytest.raises(ModelError, match="cannot load the cross-encoder"):
+        open_reranker(RerankConfig(model=str(folder)), folder).score("a", ["b"])
+    assert not mark.exists()
+    assert given["trust_remote_code"] is False
+    assert given["model_kwargs"] == {"use_safetensors": True}
+
+
 def test_without_sentence_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     original = builtins.__import__
 

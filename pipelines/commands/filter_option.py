@@ -14,8 +14,8 @@ def parse_where(text: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"--where {text!r} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--where {text[:200]!r} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f'--where takes a JSON object such as {{"must": [...]}}, got {text!r}')
+        raise ValueError(f'--where takes a JSON object such as {{"must": [...]}}, got {text[:200]!r}')
     return value

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.index_checks import REPAIR, Check, Finding, Findings
+from pipelines.index_checks import REPAIR, Check, Finding, Findings, is_complete
 from pipelines.points import passage_from_payload
 from pipelines.progress import StepCallback
 from retrieval.datatypes import FloatArray, SearchRequest, SparseVector, StoredPoint
@@ -43,7 +43,8 @@ class SearchChecks:
         for point in batch:
             if len(self._dense) < _QUERIES and point.dense is not None and np.isfinite(point.dense).all():
                 self._dense.append(point.dense)
-            if len(self._bm25) < _QUERIES and self._sparse is not None and point.sparse is not None:
+            asks = len(self._bm25) < _QUERIES and point.sparse is not None and is_complete(point.payload)
+            if asks and self._sparse is not None:
                 text = passage_from_payload(point.payload).indexed_text[:_QUERY_CHARACTERS]
                 (query,) = self._sparse.encode_queries([text])
                 if len(query.indices):

@@ -27,11 +27,10 @@ def render_repair(console: Console, report: RepairReport, discard: str) -> None:
         console.print(f"restored {visible(line)}")
     for note in report.notes:
         console.print(visible(note), style="yellow")
-    if report.done == "nothing":
-        console.print(f"The index is sound, and was left as it is: {held}.")
-        return
-    if report.done == "files":
-        console.print(f"Everything else is sound: {held}.")
+    if report.done != "index":
+        said = "Everything else is sound" if report.done == "files" else "The index is sound, and was left as it is"
+        again = "" if report.complete else "; a run was interrupted, run the same 'retrieval ingest' command again"
+        console.print(f"{said}: {held}{again}.")
         return
     _render_rebuilt(console, report, held)
     _render_losses(console, report, discard)

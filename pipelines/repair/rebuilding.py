@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pipelines.counts import Counts
 from pipelines.deep.contents import examine_deeply
-from pipelines.opening import names_base_of
 from pipelines.preparation import Preparing
 from pipelines.progress import StepCallback
-from pipelines.repair.reading import Reader, engine_reader, files_reader
-from pipelines.repair.remaking import Named, fill, named_passages
+from pipelines.repair.encoders import Encoders, find_encoders
+from pipelines.repair.remaking import fill, named_passages
 from pipelines.repair.report import LostDocument
 from pipelines.repair.sources import Reread, Wanted, reread
-from pipelines.repair.taking import Comparison, Taken, expected_ids, take
+from pipelines.repair.taking import Taken
+from pipelines.repair.texts import Texts
 from retrieval.chunking import Chunker
 from retrieval.config import Config, QuantizationConfig
 from retrieval.datatypes import IndexManifest
-from retrieval.encoders import Bm25Encoder, StaticEncoder
-from retrieval.errors import ModelError, RetrievalError, StoreCorruptError, StoreError, StoreFullError
-from retrieval.manifest import manifest_to_json, new_manifest, peek_manifest, same_encoder
+from retrieval.encoders import Bm25Encoder
+from retrieval.errors import RetrievalError, StoreCorruptError, StoreError, StoreFullError
+from retrieval.manifest import manifest_to_json, new_manifest, peek_manifest
 from retrieval.models import open_encoder
 from retrieval.protocols import Encoder, Store
 from retrieval.stores.edge import grow
-from retrieval.stores.index_folder import ENCODER, IndexFolder, Live, settings_of
-from retrieval.stores.salvage import salvage_ids
-from retrieval.stores.seal import Seal, read_seal
+from retrieval.stores.index_folder import IndexFolder, Live, settings_of
 
 _SCRATCH = "repair.tmp"
 
@@ -45,23 +43,6 @@ class Rebuilt:
     doubtful: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     kept_damaged: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoders:
-    """Which encoder makes the new vectors, and which has made the old ones.
-
-    Args:
-        new: Makes the new vectors.
-        old: Has made those that are stored; ``None`` where it is gone.
-        folder: Folder of an adapted encoder that is kept.
-        notes: Sentences for a person.
-    """
-
-    new: StaticEncoder
-    old: Encoder | None
-    folder: Path | None
-    notes: tuple[str, ...] = ()
 
 
 def rebuild_from_texts(
@@ -83,11 +64,11 @@ def rebuild_from_texts(
     manifest = _manifest(index.root)
     generation = index.generation(live.number)
     _require_room(generation)
-    encoders = _encoders(manifest, generation, config)
+    encoders = find_encoders(manifest, generation, config)
     preparing = Preparing(encoders.new, Bm25Encoder(config.bm25), Chunker.of_encoder(config.chunking, encoders.new))
     scratch = index.root / _SCRATCH
     try:
-        texts = _Texts(generation, manifest, encoders, preparing, scratch, tell)
+        texts = Texts(generation, manifest, encoders, preparing, scratch, tell)
         texts.read()
         again = _reread(texts, preparing, config, sources, tell)
         if not texts.taken.ids and not again:
@@ -100,111 +81,8 @@ def rebuild_from_texts(
         scratch.unlink(missing_ok=True)
 
 
-class _Texts:
-    """The passages of a damaged generation that can be used."""
-
-    def __init__(
-        self,
-        generation: Path,
-        manifest: IndexManifest | None,
-        encoders: _Encoders,
-        preparing: Preparing,
-        scratch: Path,
-        tell: StepCallback,
-    ) -> None:
-        self._generation, self._manifest = generation, manifest
-        self._seal = _seal(generation)
-        self._dim = manifest.encoder.dim if manifest is not None else encoders.new.dim
-        self._scratch, self._tell = scratch, tell
-        self._readers: list[Reader] = []
-        self.source = ""
-        self.taken = Taken(None)
-        self.comparison = Comparison(
-            encoders.old, lambda document: preparing.digests([document])[0], self._seal is not None, tell
-        )
-
-    def read(self) -> None:
-        """Find out what can be used."""
-        reader = self._reader()
-        expected = expected_ids(salvage_ids(self._generation / "engine"), self._manifest)
-        self._take(reader, Taken(expected))
-        if self.is_short:
-            self._look_everywhere(expected)
-
-    @property
-    def is_short(self) -> bool:
-        """Whether the manifest proves that something is missing."""
-        return self._manifest is not None and self._manifest.state == "ready" and not self._is_complete()
-
-    def named(self) -> Iterator[Named]:
-        """What can be used, no id twice."""
-        seen: set[str] = set()
-        for reader in self._readers:
-            for kept in reader():
-                if kept.id in self.taken.ids and kept.id not in seen:
-                    seen.add(kept.id)
-                    yield kept.id, kept.payload
-
-    def _reader(self) -> Reader:
-        # Without a seal the log of the engine may hold what its files do not have yet.
-        if self._seal is None:
-            reader = engine_reader(self._generation, self._scratch, self._tell)
-            if reader is not None:
-                self.source = "engine"
-                return reader
-        self.source = "files"
-        return files_reader(self._generation, self._dim, self._seal)
-
-    def _take(self, reader: Reader, taken: Taken) -> None:
-        take(reader, taken, self.comparison, taken.expected)
-        self.taken, self._readers = taken, [reader]
-
-    def _is_complete(self) -> bool:
-        return self._manifest is not None and self.taken.is_complete(self._manifest)
-
-    def _look_everywhere(self, expected: frozenset[str] | None) -> None:
-        reader = files_reader(self._generation, self._dim, self._seal, everywhere=True)
-        if expected is not None:
-            take(reader, self.taken, self.comparison, self.taken.missing)
-            self._readers.append(reader)
-            return
-        pointed, readers = self.taken, self._readers
-        self._take(reader, Taken(None))
-        if not self._is_complete() and pointed.ids:
-            # What was removed is among it, and nothing tells what.
-            self.taken, self._readers = pointed, readers
-
-
-def _encoders(manifest: IndexManifest | None, generation: Path, config: Config) -> _Encoders:
-    folder = generation / ENCODER
-    notes: tuple[str, ...] = ()
-    if folder.is_dir() and (manifest is None or manifest.adapted_from is not None):
-        try:
-            adapted = StaticEncoder.open(folder)
-        except ModelError as error:
-            notes = (f"the adapted encoder is damaged ({error})",)
-        else:
-            if manifest is None or same_encoder(adapted.fingerprint, manifest.encoder):
-                return _Encoders(adapted, adapted, folder)
-            notes = ("the adapted encoder is not the one that has made the vectors",)
-    elif manifest is not None and manifest.adapted_from is not None:
-        notes = ("the adapted encoder is gone",)
-    base = open_encoder(config.encoder)
-    if manifest is None:
-        notes = ("no manifest was left: settings are those of the configuration, BM25 weighs with the mean length now",)
-        return _Encoders(base, base, None, notes)
-    if notes:
-        notes = (f"{notes[0]}; vectors are those of {base.fingerprint.name} now, run 'retrieval adapt' again",)
-        return _Encoders(base, None, None, notes)
-    if not same_encoder(base.fingerprint, manifest.encoder):
-        if names_base_of(config, manifest):
-            notes = (f"{config.encoder.model} was {manifest.encoder} and is {base.fingerprint} now",)
-        return _Encoders(base, None, None, notes)
-    return _Encoders(base, base, None)
-
-
 def _reread(
-    texts: _Texts, preparing: Preparing, config: Config, sources: Sequence[Path], tell: StepCallback
+    texts: Texts, preparing: Preparing, config: Config, sources: Sequence[Path], tell: StepCallback
 ) -> dict[str, Reread]:
     """Documents of which something is lost or doubtful, as their sources still have them."""
     taken = texts.taken
@@ -232,8 +110,8 @@ def _replace(
     live: Live,
     manifest: IndexManifest | None,
     config: Config,
-    encoders: _Encoders,
-    texts: _Texts,
+    encoders: Encoders,
+    texts: Texts,
     again: Mapping[str, Reread],
     tell: StepCallback,
 ) -> Rebuilt:
@@ -301,7 +179,7 @@ def _wanted(root: Path, live: Live, config: Config) -> tuple[Config, bool]:
     return config.model_copy(update={"quantization": chosen}), settings.graph
 
 
-def _average_length(texts: _Texts, manifest: IndexManifest | None) -> float:
+def _average_length(texts: Texts, manifest: IndexManifest | None) -> float:
     if manifest is not None and manifest.average_length:
         return manifest.average_length
     counts = texts.taken.counts
@@ -311,7 +189,7 @@ def _average_length(texts: _Texts, manifest: IndexManifest | None) -> float:
 def _new_manifest(
     config: Config,
     manifest: IndexManifest | None,
-    encoders: _Encoders,
+    encoders: Encoders,
     store: Store,
     counts: Counts,
     average_length: float,
@@ -342,13 +220,6 @@ def _manifest(root: Path) -> IndexManifest | None:
     try:
         return peek_manifest(root)
     except RetrievalError:
-        return None
-
-
-def _seal(generation: Path) -> Seal | None:
-    try:
-        return read_seal(generation)
-    except StoreCorruptError:
         return None
 
 

@@ -32,6 +32,7 @@ class Taken:
         ids: Ids of what can be used.
         doubtful: Ids of what was read from a damaged place; their text is that of their vector.
         disagreeing: Ids of which text and vector do not belong together, and nothing tells which of them is right.
+        refused: Ids of which the text was read from a damaged place and is not that of their vector.
         documents: Content hash and highest position for each document.
         roots: Files and folders that the documents came from.
     """
@@ -41,6 +42,7 @@ class Taken:
     ids: set[str] = field(default_factory=set)
     doubtful: dict[str, str] = field(default_factory=dict)
     disagreeing: dict[str, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
     documents: dict[str, tuple[str, int]] = field(default_factory=dict)
     roots: set[Path] = field(default_factory=set)
 
@@ -118,7 +120,10 @@ def _note(taken: Taken, kept: Kept, agrees: bool | None, comparison: Comparison)
     taken.documents[key] = (digest, max(highest, int(payload["index"])))
     taken.roots.add(_root(str(payload["source"]), str(payload["document_id"])))
     if not kept.proven and not _has_its_hash(payload, comparison.digest):
+        if kept.id in taken.refused:
+            return
         if agrees is False and comparison.sealed:  # the place is damaged, and the vector belongs to another text
+            taken.refused.add(kept.id)
             return
         if agrees is False:
             taken.disagreeing[kept.id] = key

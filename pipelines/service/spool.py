@@ -67,7 +67,7 @@ class Spool:
             try:
                 record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
                 yield {**record, "id": folder.name}
-            except (OSError, ValueError, TypeError):
+            except (OSError, ValueError, TypeError, RecursionError):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def free_bytes(self) -> int:

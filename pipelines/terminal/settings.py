@@ -30,7 +30,10 @@ def _switch(text: str) -> bool:
 
 
 def _filter(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(text[:200]) from error
     if not isinstance(value, dict):
         raise ValueError(text)
     return value

@@ -19,6 +19,9 @@ from retrieval.errors import DocumentError
 
 IGNORE_FILE = ".retrievalignore"
 
+# The time to match grows with the length of a name to the power of this.
+_MOST_STARS = 3
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -152,6 +155,13 @@ def ignored_names(root: Path, config: DocumentsConfig) -> GitIgnoreSpec:
         pass
     except (OSError, UnicodeDecodeError) as error:
         raise DocumentError(f"cannot read {as_unicode(str(root / IGNORE_FILE))}: {error}") from error
+    for line in lines:
+        parts = [] if line.startswith("#") else line.split("/")
+        if parts.count("**") > _MOST_STARS or any(part.count("*") > _MOST_STARS for part in parts if part != "**"):
+            raise DocumentError(
+                f"documents.ignore or {IGNORE_FILE} holds the pattern {line[:80]!r}, which would take very long to "
+                f"match: use at most {_MOST_STARS} '*' in a name, and as many '**/' in a path"
+            )
     try:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
@@ -91,4 +92,8 @@ def reject_unsupported(source: Source) -> None:
 
 def as_unicode(name: str) -> str:
     """A name as valid Unicode; bytes that are not UTF-8 become hexadecimal escapes, so that names stay different."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    raw = os.fsencode(name)
+    if os.sep == "/" and b"\\x" in raw:
+        # What is written like such an escape and is none gets its backslash escaped.
+        raw = re.sub(rb"\\(?=x[0-9a-f]{2})", rb"\\x5c", raw)
+    return raw.decode("utf-8", "backslashreplace")

@@ -246,5 +246,5 @@ def _rows(path: str | Path, *names: str) -> Iterator[dict[str, Any]]:
                 if not isinstance(row, dict) or not row.keys() >= set(names):
                     raise DocumentError(f"{source}:{number}: a row needs {', '.join(names)}")
                 yield row
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError) as error:
         raise DocumentError(f"{source} cannot be read as JSON lines: {error}") from error

@@ -59,6 +59,8 @@ class IndexCalibration:
             ValueError: A key is missing or a value is not usable.
         """
         try:
+            if content["labels"] not in ("own", "model"):
+                raise ValueError(f"the labels of a calibration are own or model, not {content['labels']!r:.100}")
             return cls(
                 reranker=str(content["reranker"]),
                 passages=function_from_json(content["passages"]),

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Encoding
 
 from retrieval.errors import ModelError
-from retrieval.model_files import MAX_LENGTH, read_model_json, read_tokenizer
+from retrieval.model_files import MAX_LENGTH, guarded, read_model_json, read_tokenizer
 
 _CHARACTERS_PER_TOKEN = 64
 _DEFAULT_LENGTH = 512
@@ -118,7 +118,7 @@ class PairTokenizer:
         return text[: self.max_tokens * _CHARACTERS_PER_TOKEN].encode("utf-8", "replace").decode("utf-8")
 
     def _learn_frame(self, path: Path) -> _Frame:
-        sample = self._tokenizer.encode("a", "a")
+        sample = guarded(path, lambda: self._tokenizer.encode("a", "a"))
         parts = sample.sequence_ids
         if 0 not in parts or 1 not in parts or parts.index(0) > parts.index(1):
             raise ModelError(f"{path} does not put the query before the text; it is no tokenizer of a cross-encoder")
@@ -165,7 +165,7 @@ def model_length(folder: Path, config: Mapping[str, Any]) -> int:
     stated = config.get("max_length") if config.get("format") == "two-stage-reranker" else None
     tokenizer = _read_json(folder, "tokenizer_config.json")
     positions = config.get("max_position_embeddings")
-    if isinstance(positions, int) and config.get("model_type") in _SHIFTED_POSITIONS:
+    if isinstance(positions, int) and str(config.get("model_type")) in _SHIFTED_POSITIONS:
         positions -= 2
     # Tokenizers without a limit state about 1e30.
     limits = [stated] if stated is not None else [tokenizer.get("model_max_length"), positions]

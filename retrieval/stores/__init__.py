@@ -153,7 +153,8 @@ def open_store(
     if isinstance(config.store, MemoryStoreConfig):
         from retrieval.stores.memory import MemoryStore
 
-        return MemoryStore(dim)
+        memory = MemoryStore(dim)
+        return ReadOnlyStore(memory, memory.location) if read_only else memory
     if isinstance(config.store, ServerStoreConfig):
         from retrieval.stores.server import ServerStore
 
@@ -168,7 +169,8 @@ def indexed_fields(store: Store) -> tuple[str, ...]:
     """Payload fields that an open embedded store answers filters and facets for from an index, sorted; else none."""
     from retrieval.stores.edge import EdgeStore
 
-    return store.indexed_fields() if isinstance(store, EdgeStore) else ()
+    read = store.inner if isinstance(store, ReadOnlyStore) else store
+    return read.indexed_fields() if isinstance(read, EdgeStore) else ()
 
 
 def grow_store(config: Config, *, dim: int, path: str | Path, origin: str = "") -> Store:

@@ -32,6 +32,7 @@ from retrieval.stores.filters import Clause, parse_path
 from retrieval.stores.index_folder import GenerationFolder, IndexFolder, Settings
 from retrieval.stores.json_files import REMEDY, ids_digest
 from retrieval.stores.matching import scalars_at
+from retrieval.stores.plain_files import require_plain_files
 from retrieval.stores.points import (
     checked_delete_filter,
     checked_filter,
@@ -42,7 +43,7 @@ from retrieval.stores.points import (
     payload_selector,
     vector_names,
 )
-from retrieval.stores.published import Publisher
+from retrieval.stores.published import Publisher, tidy_publications
 from retrieval.stores.room import require_room
 from retrieval.stores.searching import Query, search_engine
 from retrieval.stores.ties import count_values, most_frequent
@@ -97,6 +98,7 @@ class EdgeStore:
             chosen, automatic = config.quantization.record(), config.quantization.kind == "auto"
             self._settings = self._folder.open_settings(chosen, automatic=automatic)
             self._sealing = Sealing(self._folder.path)
+            require_plain_files(self._folder.engine, self._folder.index.root)
             require_room(self._folder.path, self._folder.index.root)
             self._engine = Engine(
                 self._folder.engine,
@@ -113,8 +115,11 @@ class EdgeStore:
             self._folder.release()
             raise
         try:
-            if verify:
-                self._verify_count()
+            if verify or generation is not None:
+                count = self.count()
+                if verify:
+                    self._verify_count(count)
+                self._drop_doubles(count)
         except BaseException:
             self.close()
             raise
@@ -310,7 +315,7 @@ class EdgeStore:
         Raises:
             StoreCorruptError: They differ, although the manifest says that the index is ready.
         """
-        self._verify_count()
+        self._verify_count(self.count())
         manifest = self._folder.read_manifest()
         if manifest is not None and manifest.get("state") == "ready" and "ids_digest" in manifest:
             digest = ids_digest(point.id for point in self.scan(payload=False))
@@ -400,12 +405,21 @@ class EdgeStore:
                 return
             if on_wait is not None:
                 on_wait()
-            try:
-                self.optimize()
-            except (StoreCorruptError, StoreBusyError):
-                raise
-            except StoreError as error:
-                _log.warning("the index is complete, but it was not put in order for fast search: %s", error)
+            self._try_to_optimize("the index is complete, but it was not put in order for fast search")
+
+    def _drop_doubles(self, count: int) -> None:
+        """Drop what an optimization that was killed may have left: points in two segments, which BM25 counts twice."""
+        held = int(self._engine.call("open", lambda shard: shard.info().points_count))
+        if held > count:
+            self._try_to_optimize("BM25 counts some passages twice until the index is optimized")
+
+    def _try_to_optimize(self, otherwise: str) -> None:
+        try:
+            self.optimize()
+        except (StoreCorruptError, StoreBusyError):
+            raise
+        except StoreError as error:
+            _log.warning("%s: %s", otherwise, error)
 
     def _choose_codes(self, passages: int) -> None:
         if wants_codes(self._config, self._settings, passages):
@@ -444,8 +458,8 @@ class EdgeStore:
     def _scroll(self, request: engine.ScrollRequest) -> tuple[list[Any], Any]:
         return self._engine.call("scan", lambda shard: shard.scroll(request))
 
-    def _verify_count(self) -> None:
-        manifest, count = self._folder.read_manifest(), self.count()
+    def _verify_count(self, count: int) -> None:
+        manifest = self._folder.read_manifest()
         if manifest is None:
             if count:
                 raise StoreCorruptError(f"index {self.location} holds {count} passages and no manifest.json; {REMEDY}")
@@ -523,6 +537,7 @@ def _open_live(path: str | Path | None, *, tidy: bool, fresh: bool) -> Generatio
     try:
         if tidy:
             index.tidy()
+            tidy_publications(index.root)
         return GenerationFolder(index, index.live())
     finally:
         index.release()

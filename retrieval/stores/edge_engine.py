@@ -28,7 +28,6 @@ R = TypeVar("R")
 _DYING_S, _POLL_S = 5.0, 0.02
 _CONFIG = "edge_config.json"
 _UNFINISHED = "temp_segments"
-_JOURNAL = "tracker_journal.dat"
 KEYWORDS = ("document", "document_id", "source")
 # optimize() holds the GIL for its whole run, so it gets an interpreter of its own. On Linux that one ends with the
 # process that waits for it (1 is PR_SET_PDEATHSIG): as an orphan it would go on holding the engine's lock.
@@ -245,10 +244,10 @@ class Engine:
             StoreFullError: Too little disk is left; opening could kill the process.
         """
         with self._lock:
-            if any((self.folder / "segments").rglob(_JOURNAL)):
-                self.require_disk()
-                self._load()
-                self._close_shard()
+            # Always: after a killed process, a rebuild and a delete it has something left without a journal to show it.
+            self.require_disk()
+            self._load()
+            self._close_shard()
 
     @contextlib.contextmanager
     def _reopened(self) -> Iterator[None]:

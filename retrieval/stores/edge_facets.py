@@ -41,7 +41,8 @@ def indexed_facet(shard: Engine, key: str, limit: int, clause: Clause | None) ->
         return list(shard.call("facet", lambda opened: opened.facet(request)))
 
     hits = close_tie(fetch, fetch(limit + MARGIN), limit, lambda hit: float(hit.count))
-    return most_frequent(((hit.value, hit.count) for hit in hits), limit)
+    # Values of points that were removed stay in the index of a segment that is in order, with nothing to count.
+    return most_frequent(((hit.value, hit.count) for hit in hits if hit.count), limit)
 
 
 def _index_covers(shard: Engine, key: str) -> bool:

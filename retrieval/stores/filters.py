@@ -7,10 +7,11 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from retrieval.errors import StoreInputError
+from retrieval.yaml_text import shown
 
 MAX_DEPTH = 32
 MAX_PATH = 500  # characters
@@ -151,7 +152,8 @@ def parse_path(text: Any, where: str = "key") -> Path:
     """
     if not isinstance(text, str) or not _PATH.fullmatch(text):
         hint = 'keys joined by dots, [] for all elements, quotes around unusual keys: metadata."two words"'
-        raise StoreInputError(f"{where} is not a payload path: {text!r}; write {hint}")
+        raise StoreInputError(f"{where} is not a payload path: {shown(text)}; write {hint}")
+    _whole_text(text, where)
     if len(text) > MAX_PATH:
         raise StoreInputError(
             f"{where} is a payload path of {len(text)} characters, more than {MAX_PATH}: {text[:50]!r}…"
@@ -170,7 +172,10 @@ def parse_datetime(text: str) -> datetime | None:
         return None
     if len(text) < 10 or text[4] != "-" or text[7] != "-":
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    offset = moment.utcoffset()
+    if offset is None:
+        return moment.replace(tzinfo=UTC)
+    return None if offset % timedelta(minutes=1) else moment
 
 
 def _is_open(condition: Condition) -> bool:
@@ -190,7 +195,7 @@ def _clause(where: Any, place: str, depth: int) -> Clause:
     _require_mapping(minimum, f"{place}.min_should", {"conditions", "min_count"})
     count = minimum.get("min_count")
     if not _is_int(count) or not 0 <= count <= 10_000:
-        raise StoreInputError(f"{place}.min_should.min_count is a whole number from 0 to 10,000, not {count!r}")
+        raise StoreInputError(f"{place}.min_should.min_count is a whole number from 0 to 10,000, not {shown(count)}")
     if not isinstance(minimum.get("conditions"), Sequence):
         raise StoreInputError(f"{place}.min_should.conditions is a list of conditions")
     conditions = _conditions(minimum["conditions"], f"{place}.min_should.conditions", depth)
@@ -203,7 +208,7 @@ def _conditions(value: Any, place: str, depth: int) -> tuple[Condition, ...]:
     if isinstance(value, Mapping):
         return (_condition(value, place, depth),)
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise StoreInputError(f"{place} is a list of conditions, not {value!r}")
+        raise StoreInputError(f"{place} is a list of conditions, not {shown(value)}")
     return tuple(_condition(item, f"{place}[{index}]", depth) for index, item in enumerate(value))
 
 
@@ -247,7 +252,7 @@ def _field(value: Mapping[str, Any], place: str) -> Condition:
     if len(given) != 1:
         found = " and ".join(sorted(given)) or "none"
         raise StoreInputError(
-            f"{place} needs exactly one of {', '.join(sorted(kinds))} for {path.text!r}, found {found}"
+            f"{place} needs exactly one of {', '.join(sorted(kinds))} for {shown(path.text)}, found {found}"
         )
     name, detail = given[0], value[given[0]]
     if name == "match":
@@ -257,10 +262,10 @@ def _field(value: Mapping[str, Any], place: str) -> Condition:
     if name == "values_count":
         _require_mapping(detail, f"{place}.values_count", set(_BOUNDS))
         if not all(bound is None or (_is_int(bound) and 0 <= bound <= 2**53) for bound in detail.values()):
-            raise StoreInputError(f"{place}.values_count holds whole numbers from 0 to 2^53, not {dict(detail)!r}")
+            raise StoreInputError(f"{place}.values_count holds whole numbers from 0 to 2^53, not {shown(dict(detail))}")
         return ValuesCount(path, **_given(detail))
     if not isinstance(detail, bool):
-        raise StoreInputError(f"{place}.{name} is true or false, not {detail!r}")
+        raise StoreInputError(f"{place}.{name} is true or false, not {shown(detail)}")
     condition = IsEmpty(path) if name == "is_empty" else IsNull(path)
     return condition if detail else Clause(must_not=(condition,))
 
@@ -268,22 +273,22 @@ def _field(value: Mapping[str, Any], place: str) -> Condition:
 def _match(path: Path, detail: Any, place: str) -> Condition:
     _require_mapping(detail, place, {"value", "any", "except", "text"})
     if len(detail) != 1:
-        raise StoreInputError(f"{place} needs exactly one of value, any, except, text, found {sorted(detail)}")
+        raise StoreInputError(f"{place} needs exactly one of value, any, except, text, found {shown(sorted(detail))}")
     ((kind, value),) = detail.items()
     if kind == "text":
         if not isinstance(value, str):
-            raise StoreInputError(f"{place}.text is a string, not {value!r}")
-        return MatchText(path, value)
+            raise StoreInputError(f"{place}.text is a string, not {shown(value)}")
+        return MatchText(path, _whole_text(value, place))
     if kind == "value":
         if not isinstance(value, str) and not isinstance(value, bool) and not _is_int(value):
             raise StoreInputError(
-                f"{place}.value is a string, an integer or a boolean, not {value!r}; use range for fractions"
+                f"{place}.value is a string, an integer or a boolean, not {shown(value)}; use range for fractions"
             )
         return MatchValues(path, (_text_or_number(value, place),))
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise StoreInputError(f"{place}.{kind} is a list of strings or of integers, not {value!r}")
+        raise StoreInputError(f"{place}.{kind} is a list of strings or of integers, not {shown(value)}")
     if not (all(isinstance(item, str) for item in value) or all(_is_int(item) for item in value)):
-        raise StoreInputError(f"{place}.{kind} is a list of strings or of integers, not {list(value)!r}")
+        raise StoreInputError(f"{place}.{kind} is a list of strings or of integers, not {shown(list(value))}")
     return MatchValues(path, tuple(_text_or_number(item, place) for item in value), negated=kind == "except")
 
 
@@ -295,38 +300,51 @@ def _range(path: Path, detail: Any, place: str) -> Condition:
         for name, moment in moments.items():
             if moment is None:
                 raise StoreInputError(
-                    f"{place}.{name} is not an RFC 3339 datetime: {bounds[name]!r}; write 2024-05-01T12:00:00Z"
+                    f"{place}.{name} is not an RFC 3339 datetime: {shown(bounds[name])}; write 2024-05-01T12:00:00Z"
                 )
         return DatetimeRange(path, **moments)
     for name, bound in bounds.items():
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+        if not _is_finite(bound):
             raise StoreInputError(
-                f"{place}.{name} is a finite number or a datetime like the other bounds, not {bound!r}"
+                f"{place}.{name} is a finite number or a datetime like the other bounds, not {shown(bound)}"
             )
     return Range(path, **{name: float(bound) for name, bound in bounds.items()})
 
 
+def _is_finite(bound: Any) -> bool:
+    if isinstance(bound, bool) or not isinstance(bound, int | float):
+        return False
+    try:
+        return math.isfinite(bound)
+    except OverflowError:
+        return False
+
+
 def _ids(value: Any, place: str) -> list[str]:
     if not isinstance(value, Sequence | set | frozenset) or isinstance(value, str | bytes):
-        raise StoreInputError(f"{place} is a list of UUID strings, not {value!r}")
+        raise StoreInputError(f"{place} is a list of UUID strings, not {shown(value)}")
     try:
         return [str(uuid.UUID(item)) for item in value]
     except (ValueError, AttributeError, TypeError) as error:
-        raise StoreInputError(f"{place} holds something that is not a UUID string: {list(value)[:5]!r}") from error
+        raise StoreInputError(f"{place} holds something that is not a UUID string: {shown(list(value)[:5])}") from error
 
 
 def _text_or_number(value: Any, place: str) -> str | int | bool:
     if isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise StoreInputError(f"{place} holds half of a surrogate pair: {value!r}") from error
-        return value
+        return _whole_text(value, place)
     if isinstance(value, bool):
         return value
     if not -(2**63) <= value < 2**63:
-        raise StoreInputError(f"{place} holds an integer beyond 64 bits: {value}")
+        raise StoreInputError(f"{place} holds an integer beyond 64 bits: {shown(value)}")
     return int(value)
+
+
+def _whole_text(text: str, place: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise StoreInputError(f"{place} holds half of a surrogate pair: {shown(text)}") from error
+    return text
 
 
 def _given(bounds: Mapping[str, Any]) -> dict[str, Any]:
@@ -339,9 +357,9 @@ def _is_int(value: Any) -> bool:
 
 def _require_mapping(value: Any, place: str, allowed: set[str] | None = None) -> None:
     if not isinstance(value, Mapping):
-        raise StoreInputError(f"{place} is a mapping, not {value!r}")
+        raise StoreInputError(f"{place} is a mapping, not {shown(value)}")
     unknown = sorted(str(key) for key in value if allowed is not None and key not in allowed)
     if unknown:
         raise StoreInputError(
-            f"{place}: {', '.join(unknown)} is not supported here; known: {', '.join(sorted(allowed or ()))}"
+            f"{place}: {', '.join(unknown)[:500]} is not supported here; known: {', '.join(sorted(allowed or ()))}"
         )

@@ -35,6 +35,7 @@ from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.stores.json_files import REMEDY, check_schema, read_json, sync_folder, write_json
 from retrieval.stores.lock import IndexLock
+from retrieval.stores.points import checked_quantization
 from retrieval.stores.seal import SEAL, read_seal
 
 GENERATIONS = "generations"
@@ -404,16 +405,18 @@ def _mapping(path: Path) -> dict[str, Any] | None:
 
 def _settings(saved: Mapping[str, Any], path: Path) -> Settings:
     try:
+        quantization = Quantization(**saved["quantization"])
+        checked_quantization(quantization)
         return Settings(
-            Quantization(**saved["quantization"]),
+            quantization,
             bool(saved["has_deletes"]),
             bool(saved.get("switching", False)),
             bool(saved.get("automatic", False)),
             bool(saved.get("graph", False)),
             int(saved.get("written", 0)),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreCorruptError(f"{path} is damaged ({error!r}); {REMEDY}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise StoreCorruptError(f"{path} is damaged ({error!r:.500}); {REMEDY}") from error
 
 
 def _erase(folder: Path) -> None:

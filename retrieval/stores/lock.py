@@ -47,7 +47,7 @@ class IndexLock:
             holder = owner(file)
             file.close()
             raise StoreBusyError(
-                f"index {folder} is in use by {holder}; close it there, or query it through 'serve'"
+                f"index {folder} is in use by {holder}; close it there, or search it read-only"
             ) from error
         file.seek(0)
         file.truncate()

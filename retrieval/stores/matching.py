@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from retrieval.stores.filters import (
@@ -19,10 +20,14 @@ from retrieval.stores.filters import (
     Path,
     Range,
     ValuesCount,
-    parse_datetime,
 )
 
 _WORD = re.compile(r"[^\W_]+")
+_DATETIME = re.compile(
+    r"\s*\+?(\d{1,4})-(\d{1,2})-(\d{1,2})"
+    r"(?:(T|t|\s+)(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d+))?\s*((?i:Z|UTC)|[+-]\d{2}(?::?\d{2})?)?)?)?",
+    re.ASCII,
+)
 
 
 def matches(clause: Clause, payload: Mapping[str, Any], point_id: str) -> bool:
@@ -61,6 +66,33 @@ def values_at(path: Path, payload: Mapping[str, Any]) -> list[Any]:
 def scalars_at(path: Path, payload: Mapping[str, Any]) -> list[Any]:
     """The values at a path, arrays opened by one level, without nulls."""
     return [value for value in _opened(values_at(path, payload)) if value is not None]
+
+
+def stored_datetime(text: str) -> datetime | None:
+    """The point in time that the engine reads in a stored string, UTC where it names no offset; ``None`` for none."""
+    match = _DATETIME.fullmatch(text)
+    if match is None:
+        return None
+    year, month, day, between, hour, minute, second, fraction, zone = match.groups()
+    if between == "t" and (zone is None or (len(zone) == 3 and zone[1:].isdigit())):
+        return None
+    if second == "60":  # a leap second is the end of the second before it
+        second, fraction = "59", "999999"
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))
+        return moment.replace(microsecond=int(f"{fraction or 0:0<6}"[:6]), tzinfo=_zone(zone))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _zone(text: str | None) -> timezone:
+    if text is None or text[0] not in "+-":
+        return UTC
+    hours, minutes = int(text[1:3]), int(text[3:].lstrip(":") or 0)
+    if minutes > 59:
+        raise ValueError(f"an hour has no minute {minutes}")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if text[0] == "-" else offset)
 
 
 def _opened(values: Iterable[Any]) -> list[Any]:
@@ -105,7 +137,7 @@ def _scalar_test(condition: MatchValues | MatchText | Range | DatetimeRange) -> 
         return lambda value: bool(words) and isinstance(value, str) and words <= set(_words(value))
     if isinstance(condition, DatetimeRange):
         return lambda value: (
-            isinstance(value, str) and (moment := parse_datetime(value)) is not None and _within(condition, moment)
+            isinstance(value, str) and (moment := stored_datetime(value)) is not None and _within(condition, moment)
         )
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and _within(condition, value)
 

@@ -15,23 +15,33 @@ publication to the next; the folders belong to the process that has the index lo
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import hashlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import portalocker
+
 from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.stores.index_folder import ENCODER, GENERATIONS, SETTINGS, GenerationFolder
 from retrieval.stores.json_files import read_json, sync_folder, write_json
+from retrieval.stores.plain_files import is_own_folder
 from retrieval.stores.published_files import copy_file, copy_folder, disk_of, shared_with_writer
 
 PUBLISHED = "published"
+VIEWS = "views"
+VIEW_PREFIX, VIEW_LOCK = "retrieval-view-", ".lock"
+_SHARE = 20
+"""Many small writes spend one part in so many on publications, as long as nobody is seen to read them."""
 _POINTER = "current.json"
 _GOING = "going-"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -64,6 +74,8 @@ def current_publication(root: Path) -> Publication | None:
         return None
     if pointer is None or pointer.get("boot") != _boot() or not isinstance(pointer.get("folder"), str):
         return None
+    if not is_own_folder(root / PUBLISHED):
+        return None
     return Publication(root / PUBLISHED / Path(pointer["folder"]).name, str(pointer.get("digest")))
 
 
@@ -81,7 +93,8 @@ class Publisher:
     """Publishes the states of an index that is open for writing.
 
     Readers are a courtesy: where a publication fails, a warning is logged and the write goes on; readers keep the state
-    before.
+    before. Where somebody reads, every complete state is published; where nobody is seen to, the ones of many small
+    writes that follow each other are passed over.
 
     Args:
         folder: The generation that is open.
@@ -103,6 +116,8 @@ class Publisher:
         self._flush = flush
         self._require_disk = require_disk
         self._enabled = enabled
+        self._wanted = True
+        self._not_before = 0.0
 
     def before(self, manifest: Mapping[str, Any]) -> None:
         """Publish what there is before changes begin.
@@ -119,18 +134,24 @@ class Publisher:
         if before is None or before.get("state") != "ready" or not before.get("passages"):
             return
         publication = current_publication(self._root)
-        if publication is None or publication.digest != manifest_digest(self._root):
+        self._wanted = self._wanted or publication is None or _somebody_reads(self._root)
+        if publication is None or (publication.digest != manifest_digest(self._root) and self._wanted):
             self._try()
 
     def after(self) -> None:
-        """Publish what there is now, where there are publications to keep in step and no change is under way."""
+        """Publish what there is now, where somebody reads what was published and no change is under way."""
         if self._folder.growing or not pointer_file(self._root).exists():
             return
         manifest = self._folder.read_manifest()
         if not self._enabled:
             self._withdraw()
-        elif manifest is not None and manifest.get("state") == "ready":
+        elif manifest is None or manifest.get("state") != "ready":
+            return
+        elif self._wanted or time.monotonic() >= self._not_before or _somebody_reads(self._root):
+            self._wanted = False
+            began = time.monotonic()
             self._try()
+            self._not_before = time.monotonic() + _SHARE * (time.monotonic() - began)
 
     def publish(self) -> None:
         """Publish what there is now.
@@ -143,9 +164,11 @@ class Publisher:
             raise StoreError(f"index {self._root} is in the middle of a change; finish it with 'retrieval ingest'")
         self._flush()
         place = self._root / PUBLISHED
-        name = str(1 + max(_numbers(place), default=0))
+        name = str(1 + max([*_numbers(place), _last_number(place)]))
         try:
             place.mkdir(exist_ok=True)
+            if not is_own_folder(place):
+                raise OSError(errno.ENOTDIR, "its folder for publications is a link")
             self._copy(place / name)
         except OSError as error:
             shutil.rmtree(place / name, ignore_errors=True)
@@ -178,14 +201,49 @@ class Publisher:
 
     def _withdraw(self) -> None:
         place = self._root / PUBLISHED
-        if place.is_dir():
+        if is_own_folder(place):
             (place / _POINTER).unlink(missing_ok=True)
             _remove_others(place, None)
+
+
+def _somebody_reads(root: Path) -> bool:
+    """Whether a view is open, or one was since the last publication; views in other folders are not seen."""
+    views = root / PUBLISHED / VIEWS
+    try:
+        if views.stat().st_mtime_ns >= pointer_file(root).stat().st_mtime_ns:
+            return True
+    except OSError:
+        return False
+    for path in views.glob(f"{VIEW_PREFIX}*{VIEW_LOCK}"):
+        with contextlib.suppress(OSError), path.open("r+", encoding="ascii") as file:
+            try:
+                portalocker.lock(file, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
+            except portalocker.LockException:
+                return True
+    return False
+
+
+def tidy_publications(root: Path) -> None:
+    """Remove what a process that died while it published has left; for whoever has the index locked."""
+    place = root / PUBLISHED
+    if is_own_folder(place):
+        with contextlib.suppress(OSError):
+            publication = current_publication(root)
+            _remove_others(place, None if publication is None else publication.folder.name)
 
 
 def _numbers(place: Path) -> list[int]:
     names = [path.name for path in place.iterdir()] if place.is_dir() else []
     return [int(name) for name in names if name.isdecimal() and name.isascii()]
+
+
+def _last_number(place: Path) -> int:
+    """Number of the publication made last; none is given twice, so that no reader takes one for the other."""
+    try:
+        name = str((read_json(place / _POINTER) or {}).get("folder"))
+    except StoreCorruptError:
+        return 0
+    return int(name) if name.isdecimal() and name.isascii() else 0
 
 
 def _remove_others(place: Path, kept: str | None) -> None:

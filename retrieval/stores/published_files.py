@@ -7,6 +7,7 @@ which these files mostly consist.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 _BLOCK = 1 << 20
+_ZEROS = bytes(_BLOCK)
 _OPTIMIZED = "id_tracker.mappings"
 _WRITTEN_ONCE = re.compile(
     r"page_\d+\.dat|matrix\.dat|quantized\.data|graph\.bin|links(_compressed)?\.bin|inverted_index\.dat"
@@ -46,7 +48,7 @@ def copy_folder(source: Path, target: Path, shares: Shares) -> None:
             had.
 
     Raises:
-        OSError: A file has gone, cannot be read, or the copy cannot be written.
+        OSError: A file has gone, is a link, cannot be read, or the copy cannot be written.
     """
     target.mkdir(parents=True)
     for path in _files(source):
@@ -71,7 +73,7 @@ def copy_file(source: Path, target: Path) -> None:
                 block = old.read(min(_BLOCK, stop - start))
                 if not block:
                     break
-                if block.count(0) != len(block):
+                if block != _ZEROS[: len(block)]:
                     new.seek(start)
                     _write(new, block)
                 start += len(block)
@@ -88,6 +90,8 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             yield from _files(path)
+        elif path.is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link", str(path))
         elif path.is_file():
             yield path
 

@@ -24,11 +24,16 @@ from retrieval.errors import StoreBusyError, StoreError, StoreFullError
 from retrieval.manifest import MANIFEST_FILE, peek_manifest
 from retrieval.stores.index_folder import GENERATIONS
 from retrieval.stores.lock import LOCK_FILE, owner
-from retrieval.stores.published import PUBLISHED, current_publication, pointer_file
+from retrieval.stores.published import (
+    PUBLISHED,
+    VIEW_LOCK,
+    VIEW_PREFIX,
+    VIEWS,
+    current_publication,
+    pointer_file,
+)
 from retrieval.stores.published_files import copy_file, copy_folder, disk_of, shared_among_readers
 
-VIEWS = "views"
-_PREFIX, _LOCK = "retrieval-view-", ".lock"
 _TRIES, _PAUSE_S = 20, 0.05
 _RESERVE = 64 * 2**20
 _SHARED = portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING
@@ -108,8 +113,8 @@ def view_of_live(root: Path) -> View:
             raise StoreError(f"no index in {root}: there is no {MANIFEST_FILE}")
         if manifest.state != "ready":
             raise StoreError(
-                f"index {root} was left in the middle of a change; finish it with 'retrieval ingest', or search it as it "
-                "is without read_only"
+                f"index {root} was left in the middle of a change; finish it with 'retrieval ingest', or search it as "
+                "it is without read_only"
             )
         source = root / GENERATIONS / str(manifest.generation)
         view = _begun(_place(None, source), root, stamp_of(root))
@@ -168,7 +173,7 @@ def _begun(place: Path, root: Path, stamp: Stamp | None) -> View:
     """A view without contents, and its lock; those that nobody has any more are removed."""
     _tidy(place)
     while True:
-        path = place / f"{_PREFIX}{uuid.uuid4().hex}{_LOCK}"
+        path = place / f"{VIEW_PREFIX}{uuid.uuid4().hex}{VIEW_LOCK}"
         try:
             file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600), "r+", encoding="ascii")
         except OSError as error:
@@ -182,7 +187,7 @@ def _begun(place: Path, root: Path, stamp: Stamp | None) -> View:
 
 
 def _tidy(place: Path) -> None:
-    for path in place.glob(f"{_PREFIX}*{_LOCK}"):
+    for path in place.glob(f"{VIEW_PREFIX}*{VIEW_LOCK}"):
         with contextlib.suppress(portalocker.LockException, OSError), path.open("r+", encoding="ascii") as file:
             portalocker.lock(file, _ALONE)
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)

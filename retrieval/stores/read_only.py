@@ -27,6 +27,11 @@ class ReadOnlyStore:
         self._on_close = on_close
 
     @property
+    def inner(self) -> Store:
+        """What is read."""
+        return self._store
+
+    @property
     def location(self) -> str:
         """The index."""
         return self._location

@@ -185,8 +185,8 @@ def _own_rules(path: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Rule
     if config.get("normalize", True) is not True:
         raise ModelError(f"{path}: normalize is {config['normalize']!r}, but vectors always have unit length")
     unknown = config.get("unknown")
-    if unknown not in {"skip", "keep"}:
-        raise ModelError(f"{path}: unknown is {unknown!r}, not 'skip' or 'keep'")
+    if unknown not in ("skip", "keep"):
+        raise ModelError(f"{path}: unknown is {shown(unknown)}, not 'skip' or 'keep'")
     limit = _token_limit(path, "max_tokens", config.get("max_tokens"))
     characters = _token_limit(path, "max_characters", config.get("max_characters"))
     skip = unknown_id(tokenizer) if unknown == "skip" else None

@@ -181,7 +181,7 @@ class Collection:
             return None
         try:
             value = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise StoreCorruptError(f"the {key} in the metadata of {self._location} is damaged: {error}") from error
         if not isinstance(value, dict):
             raise StoreCorruptError(f"the {key} in the metadata of {self._location} is damaged: {text[:80]!r}")

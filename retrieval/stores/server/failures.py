@@ -166,7 +166,7 @@ def _is_unauthorised(error: Exception) -> bool:
 def _server_message(content: bytes) -> str:
     try:
         status: Any = json.loads(content)["status"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return content[:200].decode("utf-8", "replace")
     return str(status.get("error", status) if isinstance(status, dict) else status)
 

@@ -45,7 +45,7 @@ def _is_complete(path: Path) -> bool:
         for file in weights:
             with safe_open(file, framework="np"):  # checks that header and data fill the file
                 pass
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ValueError, RecursionError, SafetensorError):
         return False
     return bool(weights) and (path / "optimizer.pt").is_file() and state.get("global_step") == step_of(path)
 
@@ -105,7 +105,10 @@ def require_same_run(file: Path, description: Mapping[str, Any], *, resume: bool
         ValueError: Something differs; the message names it.
     """
     if resume and file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{file} is damaged ({str(error)[:200]}); use another output folder") from error
         now = json.loads(json.dumps(description))
         differ = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if before.get(key) != value]
         if differ:

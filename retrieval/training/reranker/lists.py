@@ -124,7 +124,7 @@ def read_lists(path: str | Path) -> list[RankingList]:
             zipped = file.read(2) == b"\x1f\x8b"
         with _open(Path(path), "rt", zipped) as file:
             return [_list_of(json.loads(line)) for line in file if line.strip()]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, zlib.error) as error:
         raise DocumentError(f"{path} is not a file of ranking lists: {error}") from error
 
 

@@ -68,7 +68,7 @@ def load_network(
     try:
         config = json.loads((Path(teacher) / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(str(Path(teacher) / "model.safetensors"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"{teacher} is not a folder with config.json and model.safetensors: {error}") from error
     if config.get("model_type") != "bert":
         raise ModelError(f"{teacher} is a {config.get('model_type')} model; the cross-encoder starts from BERT models")
@@ -139,7 +139,7 @@ def open_network(folder: str | Path) -> tuple[Parameters, NetworkShape]:
     try:
         shape = NetworkShape(**json.loads((Path(folder) / "network.json").read_text(encoding="utf-8")))
         return load_file(str(Path(folder) / "network.safetensors")), shape
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"{folder} does not hold network.json and network.safetensors: {error}") from error
 
 
