@@ -215,7 +215,7 @@ class TestGoodAnswer:
 
     def test_a_damaged_calibration_is_named(self, opened: Opened) -> None:
         pipeline = opened(ByTheWord({}))
-        with pytest.raises(StoreCorruptError, match=r"unusable calibration .*'passages' is missing"):
+        with pytest.raises(StoreCorruptError, match=r"unusable calibration .*'labels' is missing"):
             pipeline._serving(
                 pipeline.encoder, pipeline.store, replace(pipeline.manifest, calibration={"reranker": "x"})
             )

@@ -434,6 +434,7 @@ class EdgeStore:
         if not self._sealing.is_lifted or self._folder.growing or not self._engine.is_own_process:
             return
         try:
+            require_room(self._folder.path, self._folder.index.root)
             self._engine.settle()
             self._sealing.make(asdict(self._settings))
         except (StoreError, OSError) as error:

@@ -8,7 +8,8 @@ from pathlib import Path
 from retrieval.errors import StoreFullError
 from retrieval.stores.seal import SEAL
 
-_LEAST = 4 * 2**20
+_LEAST = 40 * 2**20
+"""Beside what the log holds: the engine begins another file of it, of 32 MiB, and pages of its own."""
 
 
 def require_room(generation: Path, place: Path) -> None:
