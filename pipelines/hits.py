@@ -9,9 +9,12 @@ from typing import Any
 from pipelines.confidence import reaches
 from pipelines.search_options import SearchOptions
 from retrieval.datatypes import Candidate, FloatArray, GroupBy, Hit
+from retrieval.errors import StoreCorruptError
 from retrieval.ordering import Candidates, order
 from retrieval.protocols import Store
 from retrieval.rerankers import Reading
+
+_SHOWN = frozenset(("document", "document_id", "text", "title", "start", "end", "source"))
 
 
 @dataclass(slots=True)
@@ -23,11 +26,22 @@ class Fetched:
     payloads: list[Mapping[str, Any]]
 
     def load(self, store: Store, upto: int) -> None:
-        """Have the payloads of the first ``upto`` candidates; one that was deleted since the search is left out."""
+        """Have the payloads of the first ``upto`` candidates; one that was deleted since the search is left out.
+
+        Raises:
+            StoreCorruptError: A payload lacks what a hit shows.
+        """
         wanted = self.candidates.ids[len(self.payloads) : upto]
         points = {point.id: point.payload for point in store.get(wanted)} if wanted else {}
         if len(points) < len(wanted):
             self.candidates = self.candidates.without({name for name in wanted if name not in points})
+        for name, payload in points.items():
+            if not payload.keys() >= _SHOWN:
+                lacking = ", ".join(sorted(_SHOWN - payload.keys()))
+                raise StoreCorruptError(
+                    f"passage {name} of {store.location} has no {lacking}: it is damaged, or another program has "
+                    "written it; run 'retrieval doctor --deep'"
+                )
         self.payloads += [points[name] for name in wanted if name in points]
 
     def load_groups(self, store: Store, wanted: int, group_by: GroupBy) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from retrieval.checked_json import parse_mapping
 from retrieval.config import Config
 from retrieval.datatypes import EncoderFingerprint, IndexManifest
-from retrieval.errors import IndexMismatchError, StoreCorruptError
+from retrieval.errors import IndexMismatchError, StoreCorruptError, StoreError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -100,6 +100,7 @@ def peek_manifest(folder: str | Path) -> IndexManifest | None:
         The manifest, ``None`` where there is none.
 
     Raises:
+        StoreError: This user may not read the file.
         StoreCorruptError: The file is not a manifest.
         IndexMismatchError: It was written by a later version.
     """
@@ -108,6 +109,8 @@ def peek_manifest(folder: str | Path) -> IndexManifest | None:
         data = parse_mapping(path.read_bytes())
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise StoreError(f"{path} may not be read by this user; have its owner grant that") from error
     except (OSError, ValueError, RecursionError) as error:
         raise StoreCorruptError(f"{path} cannot be read: {error}; run 'retrieval repair'") from error
     return manifest_from_json(data, str(folder))

@@ -14,6 +14,7 @@ import pytest
 
 from retrieval.datatypes import Document
 from tests import browser, hub_folders
+from tests.store_folders import quick_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -90,6 +91,13 @@ _TEXTS = {
     "bread-3": "sour bread butter honey slice toast breakfast jam",
     "bread-4": "sour cherry cake sugar cream vanilla egg lemon",
 }
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """As ``tmp_path``, in memory where there is room: what writes durably would mostly wait for the disk."""
+    with quick_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.fuzz.samples import epub, pdf
 from retrieval.config import DocumentsConfig
 from retrieval.datatypes import Document, Rejected
 from retrieval.documents import open_documents
@@ -26,47 +27,6 @@ def need(module: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(module, reason=f"{module} of the extra documents is not installed")
-
-
-def pdf(text: str) -> bytes:
-    """A one-page PDF written by hand, with a cross-reference table that is right."""
-    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
-    objects = [
-        b"<</Type/Catalog/Pages 2 0 R>>",
-        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 4 0 R>>>>/Contents 5 0 R>>",
-        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-        b"<</Length %d>>\nstream\n%s\nendstream" % (len(stream), stream),
-    ]
-    data, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(objects, 1):
-        offsets.append(len(data))
-        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    trailer = b"trailer\n<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % len(data)
-    return data + b"xref\n0 6\n0000000000 65535 f \n" + table + trailer
-
-
-def epub(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("mimetype", "application/epub+zip")
-        archive.writestr(
-            "META-INF/container.xml",
-            '<?xml version="1.0"?><container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
-            '<rootfiles><rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles>'
-            "</container>",
-        )
-        archive.writestr(
-            "book.opf",
-            '<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">'
-            '<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Plumbing</dc:title></metadata>'
-            '<manifest><item id="a" href="a.xhtml" media-type="application/xhtml+xml"/></manifest>'
-            '<spine><itemref idref="a"/></spine></package>',
-        )
-        archive.writestr(
-            "a.xhtml",
-            '<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>Leaks</h1><p>A leaking pipe.</p></body></html>',
-        )
 
 
 def test_pdf(tmp_path: Path) -> None:
@@ -127,7 +87,7 @@ def test_spreadsheet(tmp_path: Path) -> None:
 
 def test_book(tmp_path: Path) -> None:
     need("markitdown")
-    epub(tmp_path / "a.epub")
+    (tmp_path / "a.epub").write_bytes(epub())
     documents, rejected = read(tmp_path)
     assert rejected == []
     assert [(d.id, d.title) for d in documents] == [("a.epub", "Plumbing")]

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import small_disk
-from tests.store_folders import quick_folder
 
 ROOT = Path(__file__).parents[1]
 mounts = pytest.mark.skipif(
     not small_disk.is_possible(), reason="this system lets nobody mount a file system of their own"
 )
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
 
 
 BEGIN = """
@@ -72,8 +64,8 @@ print(json.dumps([full, acknowledged, held, free // 2**20, kept, after]))
 
 
 @mounts
-def test_writing_stops_before_the_disk_is_full_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    output, errors = small_disk.run(BEGIN + FILLING, tmp_path, megabytes=200).communicate(timeout=120)
+def test_writing_stops_before_the_disk_is_full_and_goes_on_when_there_is_room(quick_path: Path) -> None:
+    output, errors = small_disk.run(BEGIN + FILLING, quick_path, megabytes=200).communicate(timeout=120)
     assert output, errors
     full, acknowledged, held, free, kept, after = json.loads(output)
     assert "needs 24 MiB of free disk and has" in full
@@ -106,9 +98,9 @@ print(json.dumps([killed.returncode, acknowledged, full, counts]))
 
 
 @mounts
-def test_without_a_reserve_a_full_disk_kills_the_process_and_costs_nothing_acknowledged(tmp_path: Path) -> None:
+def test_without_a_reserve_a_full_disk_kills_the_process_and_costs_nothing_acknowledged(quick_path: Path) -> None:
     code = f"BEGIN = {BEGIN!r}\n{BEGIN}{KILLED}"
-    output, errors = small_disk.run(code, tmp_path, megabytes=160).communicate(timeout=120)
+    output, errors = small_disk.run(code, quick_path, megabytes=160).communicate(timeout=120)
     assert output, errors
     status, acknowledged, full, counts = json.loads(output)
     assert status < 0
@@ -137,8 +129,8 @@ print(json.dumps([full, told, found, count, sorted(path.name for path in Path(os
 
 
 @mounts
-def test_on_a_full_disk_a_copy_elsewhere_is_searched(tmp_path: Path) -> None:
-    disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
+def test_on_a_full_disk_a_copy_elsewhere_is_searched(quick_path: Path) -> None:
+    disk, elsewhere = quick_path / "disk", quick_path / "elsewhere"
     disk.mkdir()
     elsewhere.mkdir()
     environment = {**os.environ, "TMPDIR": str(elsewhere)}

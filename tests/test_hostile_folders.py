@@ -21,16 +21,9 @@ from retrieval.datatypes import Document, Rejected
 from retrieval.documents import open_documents
 from retrieval.errors import DocumentError
 from tests import unprivileged
-from tests.store_folders import quick_folder
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
 
 
 def streamed(path: Path, rejected: list[Rejected], **settings: Any) -> Iterator[Document]:
@@ -55,32 +48,32 @@ def within(seconds: float, work: Callable[[], None]) -> None:
 
 
 @posix
-def test_a_pipe_in_the_place_of_the_ignore_file_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("text")
-    os.mkfifo(tmp_path / ".retrievalignore")
+def test_a_pipe_in_the_place_of_the_ignore_file_is_an_error_and_not_waited_for(quick_path: Path) -> None:
+    (quick_path / "a.txt").write_text("text")
+    os.mkfifo(quick_path / ".retrievalignore")
 
     def work() -> None:
         with pytest.raises(DocumentError, match=r"cannot read .*\.retrievalignore: .*no regular file"):
-            read(tmp_path)
+            read(quick_path)
 
     within(20, work)
 
 
 @pytest.mark.parametrize("pattern", ["*a*a*a*a*b", "**/a/**/a/**/a/**/b", "x/*a*a*a*a*a*a*b"])
-def test_a_pattern_that_takes_for_ever_is_refused(tmp_path: Path, pattern: str) -> None:
-    (tmp_path / ("a" * 200 + ".txt")).write_text("text")
-    (tmp_path / ".retrievalignore").write_text(f"*.md\n{pattern}\n")
+def test_a_pattern_that_takes_for_ever_is_refused(quick_path: Path, pattern: str) -> None:
+    (quick_path / ("a" * 200 + ".txt")).write_text("text")
+    (quick_path / ".retrievalignore").write_text(f"*.md\n{pattern}\n")
     with pytest.raises(DocumentError, match="which would take very long to match: use at most 3"):
-        read(tmp_path)
+        read(quick_path)
     with pytest.raises(DocumentError, match="very long"):
-        read(tmp_path, ignore=(pattern,))
-    (tmp_path / ".retrievalignore").write_text("*.md\n# * a * comment * of * stars *\n*a*a*b\n**/x/**/y/**\n")
-    assert len(read(tmp_path)[0]) == 1
+        read(quick_path, ignore=(pattern,))
+    (quick_path / ".retrievalignore").write_text("*.md\n# * a * comment * of * stars *\n*a*a*b\n**/x/**/y/**\n")
+    assert len(read(quick_path)[0]) == 1
 
 
 @posix
-def test_sockets_and_devices_are_left_out(tmp_path: Path) -> None:
-    folder = tmp_path / "f"
+def test_sockets_and_devices_are_left_out(quick_path: Path) -> None:
+    folder = quick_path / "f"
     folder.mkdir()
     (folder / "a.txt").write_text("text")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -96,11 +89,11 @@ def test_sockets_and_devices_are_left_out(tmp_path: Path) -> None:
 
 
 @posix
-def test_files_that_change_after_they_were_listed(tmp_path: Path) -> None:
+def test_files_that_change_after_they_were_listed(quick_path: Path) -> None:
     """A file becomes a pipe, a link to a secret, a folder, or is gone, between the listing and the reading."""
-    secret = tmp_path / "secret"
+    secret = quick_path / "secret"
     secret.write_text("secret")
-    folder = tmp_path / "f"
+    folder = quick_path / "f"
     folder.mkdir()
     for name in ("a", "b", "c", "d", "e", "z"):
         (folder / f"{name}.txt").write_text(f"text of {name}")
@@ -139,8 +132,8 @@ def test_files_that_change_after_they_were_listed(tmp_path: Path) -> None:
     assert "No such file" in told["e.txt"]
 
 
-def test_a_file_that_is_cut_or_grows_while_it_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
+def test_a_file_that_is_cut_or_grows_while_it_is_read(quick_path: Path) -> None:
+    path = quick_path / "a.jsonl"
     lines = [json.dumps({"id": str(number), "text": "x" * 1000}) for number in range(2000)]
     path.write_text("\n".join(lines))
     rejected: list[Rejected] = []
@@ -182,7 +175,7 @@ GIGABYTE = 10**9
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is one of Linux")
-def test_ten_gigabytes_without_a_line_end_take_little_memory(tmp_path: Path) -> None:
+def test_ten_gigabytes_without_a_line_end_take_little_memory(quick_path: Path) -> None:
     too_large = "is larger than documents.max_file_bytes (67,108,864 bytes)"
     cases = [
         ("a.txt", "", 10 * GIGABYTE, too_large),
@@ -192,7 +185,7 @@ def test_ten_gigabytes_without_a_line_end_take_little_memory(tmp_path: Path) -> 
         ("a.jsonl", '{"text": "', GIGABYTE, "line 1: has 1,000,000,000 bytes, more than documents.max_line_bytes"),
     ]
     order = json.dumps([case[:3] for case in cases])
-    command = [sys.executable, "-c", SPARSE, str(tmp_path), order]
+    command = [sys.executable, "-c", SPARSE, str(quick_path), order]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     told = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(told) == len(cases), result.stderr
@@ -201,8 +194,8 @@ def test_ten_gigabytes_without_a_line_end_take_little_memory(tmp_path: Path) -> 
         assert reason.startswith(expected), name
 
 
-def test_megabytes_of_blanks_before_a_value(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
+def test_megabytes_of_blanks_before_a_value(quick_path: Path) -> None:
+    path = quick_path / "a.json"
     path.write_bytes(b" \n" * 10_000_000 + b'[{"id": "a", "text": "tides"}]')
     assert [document.id for document in read(path)[0]] == ["a"]
     path.write_bytes(b" \n" * 10_000_000)
@@ -210,12 +203,12 @@ def test_megabytes_of_blanks_before_a_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [1_000, 100_000])
-def test_values_as_deep_as_the_stack_is_high(tmp_path: Path, depth: int) -> None:
+def test_values_as_deep_as_the_stack_is_high(quick_path: Path, depth: int) -> None:
     nested: Any = "bottom"
     for _ in range(depth):
         nested = [nested]
     documents = [{"id": "deep", "text": "tides", "metadata": {"nested": nested}}, {"id": "flat", "text": "moon"}]
-    with TwoStagePipeline.open(tmp_path / "index") as pipeline:
+    with TwoStagePipeline.open(quick_path / "index") as pipeline:
         report = pipeline.ingest(documents)
         assert (report.added, len(report.rejected)) == (1, 1)
         where: Any = {"key": "metadata.x", "match": {"value": 1}}
@@ -239,20 +232,20 @@ print(json.dumps([report.added, len(report.rejected), again.unchanged, hit]))
 
 
 @posix
-def test_five_thousand_tiny_files_need_few_handles(tmp_path: Path) -> None:
-    folder = tmp_path / "f"
+def test_five_thousand_tiny_files_need_few_handles(quick_path: Path) -> None:
+    folder = quick_path / "f"
     for number in range(5_000):
         place = folder / str(number % 50)
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number}.txt").write_text(f"number {number} of the harbour")
-    command = [sys.executable, "-c", MANY, str(tmp_path / "index"), str(folder), "200"]
+    command = [sys.executable, "-c", MANY, str(quick_path / "index"), str(folder), "200"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert result.stdout, result.stderr
     assert json.loads(result.stdout) == [5_000, 0, 5_000, "21/4321.txt"]
 
 
 @posix
-def test_names_of_every_kind(tmp_path: Path) -> None:
+def test_names_of_every_kind(quick_path: Path) -> None:
     names = [
         "x" * 251 + ".txt",
         "-rf.txt",
@@ -267,22 +260,22 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
         "%2e%2e%2fpasswd.txt",
     ]
     for number, name in enumerate(names):
-        (tmp_path / name).write_text(f"tides {number}")
-    documents, rejected = read(tmp_path)
+        (quick_path / name).write_text(f"tides {number}")
+    documents, rejected = read(quick_path)
     kept = [name for name in names if not name.startswith(".")]
     assert sorted(document.id for document in documents) == sorted(kept)
     assert rejected == []
-    with TwoStagePipeline.open(tmp_path / ".index") as pipeline:
-        assert pipeline.ingest(tmp_path).added == len(kept)
-        assert pipeline.ingest(tmp_path, sync=True).unchanged == len(kept)
-        (tmp_path / "a\nb.txt").unlink()
-        assert pipeline.ingest(tmp_path, sync=True).removed == 1
+    with TwoStagePipeline.open(quick_path / ".index") as pipeline:
+        assert pipeline.ingest(quick_path).added == len(kept)
+        assert pipeline.ingest(quick_path, sync=True).unchanged == len(kept)
+        (quick_path / "a\nb.txt").unlink()
+        assert pipeline.ingest(quick_path, sync=True).removed == 1
 
 
 @posix
-def test_folders_deeper_than_a_path_can_name(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("tides")
-    place = os.open(tmp_path, os.O_RDONLY)
+def test_folders_deeper_than_a_path_can_name(quick_path: Path) -> None:
+    (quick_path / "a.txt").write_text("tides")
+    place = os.open(quick_path, os.O_RDONLY)
     step = "d" * 200
     try:
         for _ in range(30):  # 6,000 characters, of which a path may have 4,096
@@ -293,11 +286,11 @@ def test_folders_deeper_than_a_path_can_name(tmp_path: Path) -> None:
         os.close(os.open("lost.txt", os.O_CREAT | os.O_WRONLY, dir_fd=place))
     finally:
         os.close(place)
-    documents, rejected = read(tmp_path)
+    documents, rejected = read(quick_path)
     assert [document.id for document in documents] == ["a.txt"]
     [reason] = [item.reason for item in rejected]
     assert "File name too long" in reason
-    shutil.rmtree(tmp_path / step)
+    shutil.rmtree(quick_path / step)
 
 
 UNREADABLE = """
@@ -319,12 +312,12 @@ print(json.dumps([first.added, second.removed, documents, {Path(r.source).name: 
 
 
 @posix
-def test_what_may_not_be_read_is_named_and_stays_in_the_index(tmp_path: Path) -> None:
-    folder = tmp_path / "f"
+def test_what_may_not_be_read_is_named_and_stays_in_the_index(quick_path: Path) -> None:
+    folder = quick_path / "f"
     (folder / "closed").mkdir(parents=True)
     for name in ("open.txt", "closed.txt", "gone.txt", "closed/inside.txt"):
         (folder / name).write_text(f"tides of {name}")
-    result = unprivileged.run(UNREADABLE, tmp_path / "index", folder)
+    result = unprivileged.run(UNREADABLE, quick_path / "index", folder)
     assert result.stdout, result.stderr
     denied = "cannot be read: Permission denied"
     assert json.loads(result.stdout) == [4, 1, 3, {"closed": denied, "closed.txt": denied}]

@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines import TwoStagePipeline
 from tests import small_disk, unprivileged
-from tests.store_folders import quick_folder
 
 ROOT = Path(__file__).parents[1]
 mounts = pytest.mark.skipif(
@@ -22,14 +20,8 @@ mounts = pytest.mark.skipif(
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    path = tmp_path / "index"
+def index(quick_path: Path) -> Path:
+    path = quick_path / "index"
     with TwoStagePipeline.open(path) as pipeline:
         pipeline.ingest([("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise.")])
     return path
@@ -98,8 +90,8 @@ def states(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
-def test_an_index_that_may_not_be_written_to_is_searched_in_a_copy(index: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
+def test_an_index_that_may_not_be_written_to_is_searched_in_a_copy(index: Path, quick_path: Path) -> None:
+    elsewhere = quick_path / "elsewhere"
     elsewhere.mkdir()
     modes(index, -1)
     before = states(index)
@@ -122,8 +114,8 @@ sys.argv[1] = str(disk / "index")
 
 
 @mounts
-def test_an_index_on_a_read_only_disk_is_searched_in_a_copy(index: Path, tmp_path: Path) -> None:
-    disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
+def test_an_index_on_a_read_only_disk_is_searched_in_a_copy(index: Path, quick_path: Path) -> None:
+    disk, elsewhere = quick_path / "disk", quick_path / "elsewhere"
     disk.mkdir()
     elsewhere.mkdir()
     code = f"source = {str(index)!r}\n{READ_ONLY_DISK}\n{READ}"
@@ -159,3 +151,13 @@ def test_files_of_somebody_else_are_not_called_damaged(index: Path) -> None:
     assert "(Permission denied); have its files given to this user" in reason
     assert found == "moon"
     modes(index, 1)
+
+
+@pytest.mark.parametrize("place", ["manifest.json", "generations/1/store.json", "generations/1/seal.json"])
+def test_a_small_file_of_somebody_else_is_not_called_damaged(index: Path, place: str) -> None:
+    (index / place).chmod(0)
+    result = unprivileged.run(OTHER_OWNER, index)
+    assert result.stdout, result.stderr
+    [kind, reason], _ = json.loads(result.stdout)
+    assert kind == "StoreError"
+    assert f"{place} may not be read by this user" in reason

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,15 +19,8 @@ from pipelines import TwoStagePipeline
 from retrieval import manifest
 from retrieval.errors import StoreBusyError, StoreCorruptError, StoreError
 from retrieval.stores.seal import SEAL
-from tests.store_folders import quick_folder
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
 
 
 RACE = """
@@ -45,8 +37,8 @@ except StoreBusyError:
 """
 
 
-def test_processes_that_make_one_index_at_the_same_time(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RACE, str(tmp_path / "index")]
+def test_processes_that_make_one_index_at_the_same_time(quick_path: Path) -> None:
+    command = [sys.executable, "-c", RACE, str(quick_path / "index")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     racers = [subprocess.Popen([*command, str(number)], cwd=ROOT, **pipes) for number in range(4)]  # type: ignore[call-overload]
     for racer in racers:
@@ -56,13 +48,13 @@ def test_processes_that_make_one_index_at_the_same_time(tmp_path: Path) -> None:
     assert set(outcomes) <= {"wrote", "busy"}
     wrote = [number for number, outcome in enumerate(outcomes) if outcome == "wrote"]
     assert wrote
-    with TwoStagePipeline.open(tmp_path / "index") as pipeline:
+    with TwoStagePipeline.open(quick_path / "index") as pipeline:
         assert pipeline.manifest.documents == 50 * len(wrote)
         assert {point.payload["document_id"].split("-")[0] for point in pipeline.store.scan()} == set(map(str, wrote))
         pipeline.store.verify()  # type: ignore[attr-defined]
 
 
-def test_threads_that_write_through_one_pipeline(tmp_path: Path) -> None:
+def test_threads_that_write_through_one_pipeline(quick_path: Path) -> None:
     failed: list[BaseException] = []
 
     def work(pipeline: TwoStagePipeline, name: int) -> None:
@@ -73,7 +65,7 @@ def test_threads_that_write_through_one_pipeline(tmp_path: Path) -> None:
         except BaseException as error:
             failed.append(error)
 
-    with TwoStagePipeline.open(tmp_path / "index") as pipeline:
+    with TwoStagePipeline.open(quick_path / "index") as pipeline:
         threads = [threading.Thread(target=work, args=[pipeline, name]) for name in range(4)]
         for thread in threads:
             thread.start()
@@ -108,16 +100,16 @@ with TwoStagePipeline.open(sys.argv[1]) as pipeline:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_fork_can_neither_write_nor_open_what_its_parent_has(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FORKS, str(tmp_path / "index")]
+def test_a_fork_can_neither_write_nor_open_what_its_parent_has(quick_path: Path) -> None:
+    command = [sys.executable, "-c", FORKS, str(quick_path / "index")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert result.stdout.split() == ["StoreError", "StoreError", "StoreError", "StoreBusyError", "2"], result.stderr
-    with TwoStagePipeline.open(tmp_path / "index") as pipeline:
+    with TwoStagePipeline.open(quick_path / "index") as pipeline:
         assert {point.payload["document_id"] for point in pipeline.store.scan()} == {"a", "c"}
 
 
-def test_a_clock_that_goes_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, index = tmp_path / "documents", tmp_path / "index"
+def test_a_clock_that_goes_back_changes_nothing(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, index = quick_path / "documents", quick_path / "index"
     folder.mkdir()
     for name in ("a", "b", "c"):
         (folder / f"{name}.txt").write_text(f"tides of {name}")
@@ -146,8 +138,8 @@ def test_a_clock_that_goes_back_changes_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Path:
-    path = tmp_path / "index"
+def index(quick_path: Path) -> Path:
+    path = quick_path / "index"
     with TwoStagePipeline.open(path) as pipeline:
         pipeline.ingest([("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise.")])
     return path
@@ -202,9 +194,9 @@ def test_a_second_writer_is_refused_while_readers_are_not(index: Path) -> None:
             assert json.loads((index / "manifest.json").read_text())["documents"] == reader.manifest.documents == 2
 
 
-def test_an_index_whose_files_are_links_is_refused_and_their_targets_stay(index: Path, tmp_path: Path) -> None:
+def test_an_index_whose_files_are_links_is_refused_and_their_targets_stay(index: Path, quick_path: Path) -> None:
     segment = next((index / "generations/1/engine/segments").iterdir())
-    target = tmp_path / "somebody-elses"
+    target = quick_path / "somebody-elses"
     shutil.copy(segment / "payload_storage/page_0.dat", target)
     before = target.read_bytes()
     (segment / "payload_storage/page_0.dat").unlink()
@@ -216,8 +208,8 @@ def test_an_index_whose_files_are_links_is_refused_and_their_targets_stay(index:
     assert target.read_bytes() == before
 
 
-def test_a_link_in_the_place_of_publications_is_left_alone(index: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
+def test_a_link_in_the_place_of_publications_is_left_alone(index: Path, quick_path: Path) -> None:
+    photos = quick_path / "photos"
     (photos / "2019").mkdir(parents=True)
     (photos / "2019" / "sea.jpg").write_text("sea")
     (index / "published").symlink_to(photos)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import qdrant_edge as engine
 
 from pipelines import TwoStagePipeline
 from pipelines.hits import Fetched
 from retrieval.config import parse_config
-from retrieval.datatypes import ArmScore, Candidate, Point, StoredPoint
+from retrieval.datatypes import ArmScore, Candidate, Point, SearchRequest, StoredPoint
+from retrieval.errors import StoreCorruptError
 from retrieval.ordering import Candidates
 from retrieval.protocols import Store
 from retrieval.stores.edge import EdgeStore
@@ -43,7 +45,9 @@ def holding(documents: Sequence[str]) -> Noting:
     """A store with a passage of each of these, in their order."""
     store = MemoryStore(dim=2)
     vector = np.array([1, 0], np.float32)
-    store.upsert([Point(name, vector, None, {"document": one}) for name, one in zip(NAMES, documents, strict=False)])
+    rest = {"document_id": "", "text": "", "title": "", "start": 0, "end": 0, "source": ""}
+    points = zip(NAMES, documents, strict=False)
+    store.upsert([Point(name, vector, None, {"document": one, **rest}) for name, one in points])
     return Noting(store)
 
 
@@ -176,3 +180,27 @@ def test_names_do_not_depend_on_how_the_engine_prints_hits(tmp_path: Path) -> No
         assert sorted(hit_names(hits)) == NAMES
         # The quick way is the one taken.
         assert [repr(hit)[_NAME] for hit in hits] == [str(hit.id) for hit in hits]
+
+
+def test_a_number_among_the_ids_is_named_wherever_it_stands(tmp_path: Path) -> None:
+    config = parse_config({"store": {"kind": "edge", "path": str(tmp_path / "index")}})
+    request = SearchRequest(np.array([1, 0], np.float32), 10)
+    with EdgeStore(config, dim=2) as store:
+        near = np.array([0.96, 0.28], np.float32)
+        store.upsert([Point(NAMES[0], np.array([1, 0], np.float32), None, {}), Point(NAMES[2], near, None, {})])
+        assert [point.id for point in store.search([request])[0]] == [NAMES[0], NAMES[2]]
+        foreign = engine.Point(7, {"dense": [1.0, 0.1]}, {})
+        store._update("write", engine.UpdateOperation.upsert_points([foreign]))
+        with pytest.raises(StoreCorruptError, match="holds a point with the id 7, which this project has not written"):
+            store.search([request])
+
+
+def test_a_passage_that_lacks_what_a_hit_shows_is_named(tmp_path: Path) -> None:
+    with TwoStagePipeline.open(tmp_path / "index") as pipeline:
+        pipeline.ingest([("moon", "The moon causes the tides.")])
+        (point,) = pipeline.store.scan(vectors=True)
+        payload = {name: value for name, value in point.payload.items() if name not in {"document", "title"}}
+        pipeline.store.upsert([Point(point.id, point.dense, point.sparse, payload)])
+        for rerank in (False, True):
+            with pytest.raises(StoreCorruptError, match=rf"passage {point.id} of .* has no document, title: "):
+                pipeline.search("tides", rerank=rerank)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,14 @@ from retrieval.config import parse_config
 from retrieval.errors import StoreError
 from tests.adapt_corpus import WORDS, documents, write_model
 from tests.reader_process import FACTS, answers, first, publications, reader, started, state_of, views
-from tests.store_folders import quick_folder
 
 QUERIES = [*WORDS[:6], "harbour", "lighthouse keeper"]
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
+def index(quick_path: Path) -> Path:
     """A closed index of three documents; nothing of it is published."""
-    path = tmp_path / "index"
+    path = quick_path / "index"
     with TwoStagePipeline.open(path) as pipeline:
         pipeline.ingest(FACTS)
     return path
@@ -49,10 +41,10 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_readers_see_published_states_and_nothing_else(tmp_path: Path) -> None:
-    write_model(tmp_path / "tiny")
-    settings = parse_config({"encoder": {"model": str(tmp_path / "tiny")}})
-    index, corpus = tmp_path / "index", list(documents())
+def test_readers_see_published_states_and_nothing_else(quick_path: Path) -> None:
+    write_model(quick_path / "tiny")
+    settings = parse_config({"encoder": {"model": str(quick_path / "tiny")}})
+    index, corpus = quick_path / "index", list(documents())
     expected: dict[str, Any] = {}
     with TwoStagePipeline.open(index, settings) as writer:
 
@@ -138,10 +130,10 @@ def test_a_writer_leaves_the_published_files_as_they_are(index: Path) -> None:
         kept.close()
 
 
-def test_reading_is_all_that_a_reader_does(index: Path, tmp_path: Path) -> None:
+def test_reading_is_all_that_a_reader_does(index: Path, quick_path: Path) -> None:
     with pytest.raises(StoreError, match="no index in"):
-        TwoStagePipeline.open(tmp_path / "nowhere", read_only=True)
-    assert not (tmp_path / "nowhere").exists()
+        TwoStagePipeline.open(quick_path / "nowhere", read_only=True)
+    assert not (quick_path / "nowhere").exists()
     with reader(index) as pipeline:
         assert pipeline.store.location == str(index.resolve())
         for change in (

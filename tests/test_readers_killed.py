@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,12 @@ from pipelines import TwoStagePipeline
 from retrieval.config import parse_config
 from retrieval.errors import StoreBusyError
 from tests.reader_process import FACTS, first, publications, reader, run_python, started, views
-from tests.store_folders import quick_folder
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
+def index(quick_path: Path) -> Path:
     """A closed index of three documents; nothing of it is published."""
-    path = tmp_path / "index"
+    path = quick_path / "index"
     with TwoStagePipeline.open(path) as pipeline:
         pipeline.ingest(FACTS)
     return path

@@ -63,15 +63,9 @@ def ready(store: EdgeStore) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
+def index(quick_path: Path) -> Path:
     """A closed index of twenty points with its manifest."""
-    path = tmp_path / "index"
+    path = quick_path / "index"
     with open_edge(path) as store:
         store.upsert(points(1, 20))
         store.write_manifest(ready(store))
@@ -109,10 +103,10 @@ def test_an_index_reopens_with_everything(index: Path) -> None:
         store.verify()
 
 
-def test_the_factory_makes_it_and_wants_a_folder(tmp_path: Path) -> None:
-    store = open_store(parse_config({"store": {"kind": "edge", "path": str(tmp_path / "from-config")}}), dim=DIM)
+def test_the_factory_makes_it_and_wants_a_folder(quick_path: Path) -> None:
+    store = open_store(parse_config({"store": {"kind": "edge", "path": str(quick_path / "from-config")}}), dim=DIM)
     assert isinstance(store, EdgeStore)
-    assert store.location == str(tmp_path / "from-config")
+    assert store.location == str(quick_path / "from-config")
     store.close()
     with pytest.raises(StoreError, match=r"needs a folder: set store\.path or pass --index DIR"):
         open_store(settings(), dim=DIM)
@@ -152,14 +146,14 @@ for start in range(1, 100_000, 50):
 """
 
 
-def test_acknowledged_points_survive_a_kill(tmp_path: Path) -> None:
-    writer = run_python(UPSERT, tmp_path / "index")
+def test_acknowledged_points_survive_a_kill(quick_path: Path) -> None:
+    writer = run_python(UPSERT, quick_path / "index")
     assert writer.stdout is not None
     seen = [int(writer.stdout.readline()) for _ in range(8)]
     writer.kill()
     rest, _ = writer.communicate()
     acknowledged = [*seen, *(int(line) for line in rest.split("\n")[:-1])][-1]
-    with open_edge(tmp_path / "index", verify=False) as store:
+    with open_edge(quick_path / "index", verify=False) as store:
         found = store.get([name(number) for number in range(1, acknowledged + 1)], vectors=True)
         assert [point.payload["n"] for point in found] == list(range(1, acknowledged + 1))
         assert all(point.dense is not None for point in found)
@@ -209,8 +203,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) -> None:
-    folder = tmp_path / "index"
+def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(quick_path: Path) -> None:
+    folder = quick_path / "index"
     folder.mkdir()
     code = ORPHAN.replace("open_edge(Path(sys.argv[1]))", "IndexLock(Path(sys.argv[1]))")
     holder = run_python("import time\n" + code, folder)
@@ -380,25 +374,25 @@ def test_another_vector_size_is_refused_with_both_sides(index: Path) -> None:
         assert store.count() == 20
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "index").write_text("not a folder")
+def test_a_file_in_the_place_of_the_folder_is_refused(quick_path: Path) -> None:
+    (quick_path / "index").write_text("not a folder")
     with pytest.raises(StoreError, match="cannot make the index folder"):
-        open_edge(tmp_path / "index")
+        open_edge(quick_path / "index")
 
 
-def test_what_a_killed_creation_left_is_cleared(tmp_path: Path) -> None:
-    leftover = tmp_path / "index" / "generations/1/engine.new" / "segments"
+def test_what_a_killed_creation_left_is_cleared(quick_path: Path) -> None:
+    leftover = quick_path / "index" / "generations/1/engine.new" / "segments"
     leftover.mkdir(parents=True)
-    with open_edge(tmp_path / "index") as store:
+    with open_edge(quick_path / "index") as store:
         store.upsert(points(1, 2))
         assert store.count() == 2
     assert not leftover.exists()
 
 
-def test_nothing_is_written_to_a_nearly_full_disk(index: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_to_a_nearly_full_disk(index: Path, quick_path: Path) -> None:
     greedy = settings(store={"kind": "edge", "min_free_mb": 10**9})
     with pytest.raises(StoreFullError, match=r"needs 1000000000 MiB of free disk and has \d+ MiB"):
-        open_edge(tmp_path / "new", greedy)
+        open_edge(quick_path / "new", greedy)
     with open_edge(index, greedy) as store:
         for write in (
             lambda: store.upsert(points(21, 30)),
@@ -482,10 +476,10 @@ def test_quantization_is_kept_changed_and_taken_back(index: Path) -> None:
     assert not list(index.rglob("*.before"))
 
 
-def test_a_new_index_takes_the_quantization_of_the_configuration(tmp_path: Path) -> None:
-    with open_edge(tmp_path / "index", settings(quantization={"kind": "binary", "bits": 1.5})) as store:
+def test_a_new_index_takes_the_quantization_of_the_configuration(quick_path: Path) -> None:
+    with open_edge(quick_path / "index", settings(quantization={"kind": "binary", "bits": 1.5})) as store:
         assert store.quantization == Quantization("binary", 1.5)
-    config = json.loads((tmp_path / "index" / "generations/1/engine" / "edge_config.json").read_text())
+    config = json.loads((quick_path / "index" / "generations/1/engine" / "edge_config.json").read_text())
     assert config["quantization_config"]["binary"]["encoding"] == "one_and_half_bits"
     assert config["wal_enabled"] is True
 
@@ -516,17 +510,17 @@ def test_a_manifest_is_the_old_or_the_new_one(index: Path, monkeypatch: pytest.M
     assert not (index / "manifest.json.new").exists()
 
 
-def test_bm25_counts_the_living_after_an_optimization_and_a_reload(tmp_path: Path) -> None:
+def test_bm25_counts_the_living_after_an_optimization_and_a_reload(quick_path: Path) -> None:
     # 40 points share term 1, which 20 of them lose; ln((30 - 10 + 0.5) / 10.5 + 1) after ten of those are deleted.
     term, other = (SparseVector(np.array([index], np.uint32), np.ones(1, np.float32)) for index in (1, 2))
     batch = points(1, 40)
-    with open_edge(tmp_path / "index") as store:
+    with open_edge(quick_path / "index") as store:
         store.upsert(batch)
         store.optimize()
         store.upsert([Point(point.id, point.dense, other, {}) for point in batch[:20]])
         store.delete([point.id for point in batch[20:30]])
         assert store.search([SearchRequest(term, 1)])[0][0].score == pytest.approx(1.0826, abs=1e-4)
-    with open_edge(tmp_path / "index", verify=False) as store:
+    with open_edge(quick_path / "index", verify=False) as store:
         assert store.search([SearchRequest(term, 1)])[0][0].score == pytest.approx(1.0826, abs=1e-4)
         store.optimize()
         assert store.search([SearchRequest(term, 1)])[0][0].score == pytest.approx(1.0826, abs=1e-4)
@@ -545,8 +539,8 @@ def test_errors_of_the_engine_keep_their_cause(index: Path) -> None:
         assert store.count() == 20
 
 
-def test_facets_of_mixed_values_are_counted_without_an_index(tmp_path: Path) -> None:
-    with open_edge(tmp_path / "index") as store:
+def test_facets_of_mixed_values_are_counted_without_an_index(quick_path: Path) -> None:
+    with open_edge(quick_path / "index") as store:
         values = ["1", 1, 1, True, 2.5, None]
         store.upsert([Point(name(n), None, None, {"v": value}) for n, value in enumerate(values)])
         assert store.facet("v") == [(1, 2), (True, 1), ("1", 1)]
@@ -558,8 +552,8 @@ def test_facets_of_mixed_values_are_counted_without_an_index(tmp_path: Path) -> 
         assert store.count({"must": [{"key": "w", "match": {"value": 7}}]}) == 1
 
 
-def test_threads_take_turns(tmp_path: Path) -> None:
-    with open_edge(tmp_path / "index") as store, ThreadPoolExecutor(4) as pool:
+def test_threads_take_turns(quick_path: Path) -> None:
+    with open_edge(quick_path / "index") as store, ThreadPoolExecutor(4) as pool:
         writes = [pool.submit(store.upsert, points(start, start + 24)) for start in range(1, 201, 25)]
         reads = [pool.submit(nearest, store, 1) for _ in range(20)]
         assert [write.result() for write in writes] == [None] * 8

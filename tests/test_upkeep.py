@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,10 @@ from retrieval.stores import upkeep
 from retrieval.stores.edge import EdgeStore
 from retrieval.stores.index_folder import Settings
 from retrieval.stores.memory import MemoryStore
-from tests.store_folders import quick_folder
 
 DIM = 16
 ROOT = Path(__file__).parents[1]
 TURBO = Quantization("turbo", 2, oversampling=4.0)
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -124,38 +116,38 @@ def test_codes_are_for_those_who_have_not_said() -> None:
     assert not upkeep.wants_codes(settings(auto_from=10), replace(automatic, quantization=TURBO), 10)
 
 
-def test_few_points_are_left_as_they_are(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
+def test_few_points_are_left_as_they_are(quick_path: Path) -> None:
+    with opened(quick_path) as store:
         assert not grow(store, 0, 60)
-        assert not segments(tmp_path)
-    assert (remembered(tmp_path)["written"], remembered(tmp_path)["graph"]) == (60, False)
-    with opened(tmp_path) as store:
+        assert not segments(quick_path)
+    assert (remembered(quick_path)["written"], remembered(quick_path)["graph"]) == (60, False)
+    with opened(quick_path) as store:
         assert grow(store, 60, 100)
-    assert remembered(tmp_path)["written"] == 0
+    assert remembered(quick_path)["written"] == 0
 
 
-def test_one_segment_without_a_graph_finds_what_exact_search_finds(tmp_path: Path) -> None:
+def test_one_segment_without_a_graph_finds_what_exact_search_finds(quick_path: Path) -> None:
     oracle = MemoryStore(DIM)
     oracle.upsert(points(0, 300))
-    with opened(tmp_path) as store:
+    with opened(quick_path) as store:
         assert grow(store, 0, 300)
-        assert segments(tmp_path) == [("hnsw", 0)]
+        assert segments(quick_path) == [("hnsw", 0)]
         for ours, true in zip(best(store), best(oracle), strict=True):
             assert [hit.id for hit in ours] == [hit.id for hit in true]
             assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in true], abs=1e-6)
 
 
-def test_a_graph_from_the_threshold_on_and_appended_points_do_not_rebuild_it(tmp_path: Path) -> None:
+def test_a_graph_from_the_threshold_on_and_appended_points_do_not_rebuild_it(quick_path: Path) -> None:
     config = settings(threshold=1_000)
-    with opened(tmp_path, config) as store:
+    with opened(quick_path, config) as store:
         assert grow(store, 0, 900)
-        assert segments(tmp_path) == [("hnsw", 0)]
+        assert segments(quick_path) == [("hnsw", 0)]
         assert grow(store, 900, 1_000)  # not a tenth of them, but the first graph
-        assert segments(tmp_path) == [("hnsw", 16)]
-        (built,) = (tmp_path / "generations" / "1" / "engine" / "segments").glob("*/vector_index-dense/graph.bin")
+        assert segments(quick_path) == [("hnsw", 16)]
+        (built,) = (quick_path / "generations" / "1" / "engine" / "segments").glob("*/vector_index-dense/graph.bin")
         assert not grow(store, 1_000, 1_090)
         assert built.exists()
-        assert remembered(tmp_path)["written"] == 90
+        assert remembered(quick_path)["written"] == 90
         found = best(store)
         assert [hits[0].id for hits in found] == [point.id for point in points(0, 20)]
         # What came since is found as well.
@@ -164,12 +156,12 @@ def test_a_graph_from_the_threshold_on_and_appended_points_do_not_rebuild_it(tmp
         assert store.search([SearchRequest(late.dense, 1)])[0][0].id == late.id
         assert grow(store, 1_090, 1_200)
         assert not built.exists()
-        assert (remembered(tmp_path)["graph"], remembered(tmp_path)["written"]) == (True, 0)
+        assert (remembered(quick_path)["graph"], remembered(quick_path)["written"]) == (True, 0)
         assert store.count() == 1_200
 
 
-def test_codes_from_a_size_on_score_as_before_after_rescoring(tmp_path: Path) -> None:
-    with opened(tmp_path, settings(auto_from=200)) as store:
+def test_codes_from_a_size_on_score_as_before_after_rescoring(quick_path: Path) -> None:
+    with opened(quick_path, settings(auto_from=200)) as store:
         grow(store, 0, 199)
         assert store.quantization == Quantization()
         exact = best(store)
@@ -179,20 +171,20 @@ def test_codes_from_a_size_on_score_as_before_after_rescoring(tmp_path: Path) ->
         assert [hits[0].id for hits in coded] == [hits[0].id for hits in exact]
         unscored = best(store, rescore=False)
         assert [[hit.score for hit in hits] for hits in unscored] != [[hit.score for hit in hits] for hits in coded]
-    assert remembered(tmp_path)["automatic"]
-    with opened(tmp_path) as store:
+    assert remembered(quick_path)["automatic"]
+    with opened(quick_path) as store:
         assert store.quantization == TURBO
 
 
-def test_what_was_said_stays(tmp_path: Path) -> None:
-    said = tmp_path / "said"
+def test_what_was_said_stays(quick_path: Path) -> None:
+    said = quick_path / "said"
     with opened(said, settings(kind="none", auto_from=100)) as store:
         assert grow(store, 0, 300)
         assert store.quantization == Quantization()
     with opened(said, settings(auto_from=100)) as store:
         assert grow(store, 300, 600)
         assert store.quantization == Quantization()
-    later = tmp_path / "later"
+    later = quick_path / "later"
     with opened(later, settings(auto_from=1_000)) as store:
         grow(store, 0, 300)
         store.set_quantization(Quantization())
@@ -204,8 +196,8 @@ def test_what_was_said_stays(tmp_path: Path) -> None:
         assert store.quantization == Quantization("binary", 1)
 
 
-def test_a_copy_of_an_index_goes_on_choosing(tmp_path: Path) -> None:
-    with opened(tmp_path, settings(auto_from=200)) as store:
+def test_a_copy_of_an_index_goes_on_choosing(quick_path: Path) -> None:
+    with opened(quick_path, settings(auto_from=200)) as store:
         grow(store, 0, 250)
         with store.start_generation(DIM) as target:
             assert target.quantization == Quantization()
@@ -214,25 +206,25 @@ def test_a_copy_of_an_index_goes_on_choosing(tmp_path: Path) -> None:
             target.abandon()
 
 
-def test_changed_points_count_and_the_dead_are_dropped(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
+def test_changed_points_count_and_the_dead_are_dropped(quick_path: Path) -> None:
+    with opened(quick_path) as store:
         grow(store, 0, 200)
         with store.bulk():
             store.upsert(points(0, 60))
-        assert remembered(tmp_path)["has_deletes"]
-        assert remembered(tmp_path)["written"] == 60
+        assert remembered(quick_path)["has_deletes"]
+        assert remembered(quick_path)["written"] == 60
         with store.bulk():
             store.upsert(points(60, 120))
-        assert (remembered(tmp_path)["has_deletes"], remembered(tmp_path)["written"]) == (False, 0)
+        assert (remembered(quick_path)["has_deletes"], remembered(quick_path)["written"]) == (False, 0)
         assert store.count() == 200
 
 
-def test_only_the_outermost_block_ends_with_work_and_only_a_good_one(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
+def test_only_the_outermost_block_ends_with_work_and_only_a_good_one(quick_path: Path) -> None:
+    with opened(quick_path) as store:
         with store.bulk():
             grow(store, 0, 200)
-            assert not segments(tmp_path)
-        assert segments(tmp_path) == [("hnsw", 0)]
+            assert not segments(quick_path)
+        assert segments(quick_path) == [("hnsw", 0)]
         with pytest.raises(StoreInputError), store.bulk():  # noqa: PT012
             store.upsert(points(200, 400))
             store.delete(["not a name"])
@@ -241,32 +233,32 @@ def test_only_the_outermost_block_ends_with_work_and_only_a_good_one(tmp_path: P
 
 
 def test_where_it_fails_the_index_is_complete_and_the_next_block_tries_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with opened(tmp_path, settings(threshold=150)) as store:
+    with opened(quick_path, settings(threshold=150)) as store:
         with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
             patched.setattr(sys, "executable", "/bin/false")
             assert grow(store, 0, 200)
         assert "the index is complete, but it was not put in order for fast search" in caplog.text
         assert store.count() == 200
         assert [hits[0].id for hits in best(store)] == [point.id for point in points(0, 20)]
-        assert not segments(tmp_path)
+        assert not segments(quick_path)
         assert grow(store, 200, 201)
-        assert segments(tmp_path) == [("hnsw", 16)]
+        assert segments(quick_path) == [("hnsw", 16)]
 
 
-def test_without_links_there_is_no_graph_at_any_size(tmp_path: Path) -> None:
+def test_without_links_there_is_no_graph_at_any_size(quick_path: Path) -> None:
     config = parse_config({"store": {"kind": "edge"}, "hnsw": {"m": 0, "threshold": 100}})
-    with opened(tmp_path, config) as store:
+    with opened(quick_path, config) as store:
         assert grow(store, 0, 300)
-        assert segments(tmp_path) == [("hnsw", 0)]
-        assert not remembered(tmp_path)["graph"]
+        assert segments(quick_path) == [("hnsw", 0)]
+        assert not remembered(quick_path)["graph"]
         # A graph that will never be is not missed either.
         assert not grow(store, 300, 301)
         assert [hits[0].id for hits in best(store)] == [point.id for point in points(0, 20)]
 
 
-def test_searches_of_other_threads_wait_and_find_everything(tmp_path: Path) -> None:
+def test_searches_of_other_threads_wait_and_find_everything(quick_path: Path) -> None:
     names = [point.id for point in points(0, 20)]
     found: list[list[str]] = []
     ended = threading.Event()
@@ -275,7 +267,7 @@ def test_searches_of_other_threads_wait_and_find_everything(tmp_path: Path) -> N
         while not ended.is_set() or len(found) < 2:
             found.append([hits[0].id for hits in best(store)])
 
-    with opened(tmp_path, settings(threshold=1_000, auto_from=500)) as store:
+    with opened(quick_path, settings(threshold=1_000, auto_from=500)) as store:
         thread = threading.Thread(target=search, args=(store,))
         try:
             with store.bulk(thread.start):
@@ -283,28 +275,28 @@ def test_searches_of_other_threads_wait_and_find_everything(tmp_path: Path) -> N
         finally:
             ended.set()
         thread.join()
-        assert segments(tmp_path) == [("hnsw", 16)]
+        assert segments(quick_path) == [("hnsw", 16)]
         assert store.quantization == TURBO
     assert len(found) >= 2
     assert all(one == names for one in found)
 
 
-def test_a_process_that_is_killed_meanwhile_loses_nothing(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_meanwhile_loses_nothing(quick_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom tests.test_upkeep import *\n"
         "store = opened(Path(sys.argv[1]), settings(threshold=1_500))\n"
         "with store.bulk(lambda: print('building', flush=True)):\n"
         "    store.upsert(points(0, 2_000))\n    store.flush()\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
+    command = [sys.executable, "-c", program, str(quick_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "building\n"
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    with opened_soon(tmp_path, settings(threshold=1_500)) as store:
+    with opened_soon(quick_path, settings(threshold=1_500)) as store:
         assert store.count() == 2_000
         assert [hits[0].id for hits in best(store)] == [point.id for point in points(0, 20)]
         assert grow(store, 2_000, 2_001)
-        assert segments(tmp_path) == [("hnsw", 16)]
+        assert segments(quick_path) == [("hnsw", 16)]
         assert [hits[0].id for hits in best(store)] == [point.id for point in points(0, 20)]

@@ -71,14 +71,15 @@ def epub() -> bytes:
             '<spine><itemref idref="a"/></spine></package>',
         )
         archive.writestr(
-            "a.xhtml", '<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>Leaks</h1><p>A pipe.</p></body></html>'
+            "a.xhtml",
+            '<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>Leaks</h1><p>A leaking pipe.</p></body></html>',
         )
     return packed.getvalue()
 
 
-def pdf() -> bytes:
-    """One page with one line."""
-    stream = b"BT /F1 12 Tf 72 720 Td (A leaking pipe.) Tj ET"
+def pdf(text: str = "A leaking pipe.") -> bytes:
+    """One page with one line, written by hand, with a cross-reference table that is right."""
+    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pipelines.commands.filter_option import parse_where
 from pipelines.commands.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def search(
         "budget_ms": budget_ms,
         "rerank": rerank,
         "first_stage": None if first_stage is None else first_stage.value,
-        "where": None if where is None else _filter(where),
+        "where": None if where is None else parse_where(where),
         "group_by": None if group_by is None else group_by.value,
         "min_score": None if min_score is None else _probability(min_score),
         "exact": exact,
@@ -166,13 +166,3 @@ def _probability(text: str) -> float | Literal["auto"]:
         return float(text)
     except ValueError:
         raise ValueError(f"--min-score is a probability from 0 to 1 or 'auto', not {text!r}") from None
-
-
-def _filter(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"--where {text[:200]!r} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f'--where takes a JSON object such as {{"must": [...]}}, got {text[:200]!r}')
-    return value

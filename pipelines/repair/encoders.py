@@ -15,6 +15,8 @@ from retrieval.models import open_encoder
 from retrieval.protocols import Encoder
 from retrieval.stores.index_folder import ENCODER
 
+_NO_MANIFEST = "no manifest was left: settings are those of the configuration, BM25 weighs with the mean length now"
+
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
@@ -53,14 +55,13 @@ def find_encoders(manifest: IndexManifest | None, generation: Path, config: Conf
             notes = (f"the adapted encoder is damaged ({error})",)
         else:
             if manifest is None or same_encoder(adapted.fingerprint, manifest.encoder):
-                return Encoders(adapted, adapted, folder)
+                return Encoders(adapted, adapted, folder, (_NO_MANIFEST,) if manifest is None else ())
             notes = ("the adapted encoder is not the one that has made the vectors",)
     elif manifest is not None and manifest.adapted_from is not None:
         notes = ("the adapted encoder is gone",)
     base = open_encoder(config.encoder)
     if manifest is None:
-        notes = ("no manifest was left: settings are those of the configuration, BM25 weighs with the mean length now",)
-        return Encoders(base, base, None, notes)
+        return Encoders(base, base, None, (_NO_MANIFEST,))
     if notes:
         notes = (f"{notes[0]}; vectors are those of {base.fingerprint.name} now, run 'retrieval adapt' again",)
         return Encoders(base, None, None, notes)

@@ -13,7 +13,8 @@ from retrieval.stores.edge_filters import edge_filter
 from retrieval.stores.points import own_id
 from retrieval.stores.searching import Query
 
-_NAME = slice(len('ScoredPoint(id="'), len('ScoredPoint(id="') + 36)
+_HEAD, _UUID_LENGTH = 'ScoredPoint(id="', 36
+_NAME = slice(len(_HEAD), len(_HEAD) + _UUID_LENGTH)
 
 
 def edge_point(point: Point) -> engine.Point:
@@ -60,10 +61,16 @@ def hit_names(hits: Sequence[Any]) -> list[str]:
 
     For each ``id`` the engine makes a UUID, and two arms have two hundred; a hit that is printed begins with the same
     name in half of the time.
+
+    Raises:
+        StoreCorruptError: One is a number: another program has written to this index.
     """
-    names = [repr(hit)[_NAME] for hit in hits]
-    if hits and not (names[0] == str(hits[0].id) and names[-1] == str(hits[-1].id)):
-        return [str(hit.id) for hit in hits]
+    printed = [repr(hit) for hit in hits]
+    names = [text[_NAME] for text in printed]
+    # A number is printed without quotes, and then all behind it stands elsewhere.
+    known = all(text.startswith(_HEAD) and text[_NAME.stop] == '"' for text in printed)
+    if not known or (names and names[0] != str(hits[0].id)):
+        return [own_id(hit.id) for hit in hits]
     return names
 
 

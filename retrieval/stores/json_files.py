@@ -19,12 +19,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Read a mapping, ``None`` when there is no such file.
 
     Raises:
+        StoreError: This user may not read the file.
         StoreCorruptError: The file is unreadable, not JSON, not a mapping, or not what was written.
     """
     try:
         return parse_mapping(path.read_bytes())
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise StoreError(f"{path} may not be read by this user; have its owner grant that") from error
     except (OSError, ValueError, RecursionError) as error:
         raise StoreCorruptError(f"{path} is damaged ({error}); {REMEDY}") from error
 
