@@ -92,7 +92,8 @@ class DocumentsConfig(_Settings):
     max_file_bytes: Positive = Field(default=64 * 2**20, description="limit for files that are read whole")
     max_line_bytes: Positive = Field(default=16 * 2**20, description="limit for one record of a line-based file")
     max_convert_s: Annotated[float, Field(gt=0)] = Field(
-        default=300.0, description="limit for converting one PDF or office file"
+        default=300.0,
+        description="limit for converting one PDF or office file, or reading the next rows of a Parquet table",
     )
     max_convert_mb: Positive = Field(default=1024, description="limit for the memory that takes")
     duplicates: Literal["keep", "report", "skip"] = Field(

@@ -140,6 +140,20 @@ def test_parquet(tmp_path: Path) -> None:
     ]
 
 
+def test_parquet_cells_that_rows_share(tmp_path: Path) -> None:
+    pa = need("pyarrow")
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), pa.array(["one", "two"]))
+    tags = pa.ListArray.from_arrays(pa.array([0, 1, 1, 3], pa.int32()), texts)
+    need("pyarrow.parquet").write_table(pa.table({"text": texts, "tags": tags}), tmp_path / "a.parquet")
+    documents, rejected = read(tmp_path / "a.parquet", metadata_columns=("tags",))
+    assert [(d.text, d.metadata.get("tags")) for d in documents] == [
+        ("one", ["one"]),
+        ("two", []),
+        ("one", ["two", "one"]),
+    ]
+    assert rejected == []
+
+
 def test_parquet_without_the_column_names_those_there_are(tmp_path: Path) -> None:
     pa = need("pyarrow")
     need("pyarrow.parquet").write_table(pa.table({"name": ["a"], "words": ["b"]}), tmp_path / "a.parquet")

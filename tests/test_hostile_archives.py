@@ -116,6 +116,64 @@ def test_what_takes_too_long_is_rejected_and_the_rest_is_read(tmp_path: Path) ->
     assert [document.text for document in read(tmp_path / "b.docx")[0]] == ["Tides rise."]
 
 
+def shared_cell(path: Path) -> None:
+    """A cell of a megabyte that two thousand rows point to."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), pa.array(["tide " * 200_000]))
+    pq.write_table(pa.table({"text": cells}), path, compression="zstd")
+
+
+def packed_cell(path: Path) -> None:
+    """One cell of a quarter of a gigabyte."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": ["tide " * 50_000_000]}), path, compression="zstd", use_dictionary=False)
+
+
+@pytest.mark.parametrize("write", [shared_cell, packed_cell])
+def test_a_parquet_table_that_needs_too_much_memory_is_rejected(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 60_000
+    (tmp_path / "b.txt").write_text("Tides rise.")
+    documents, rejected = read(tmp_path)
+    assert [document.text for document in documents] == ["Tides rise."]
+    [reason] = [item.reason for item in rejected]
+    assert reason == (
+        f"cannot be read after row 0: needs more memory to read than documents.max_convert_mb ({LIMIT_MB})"
+    )
+
+
+def test_a_row_of_a_parquet_table_has_a_bound_and_the_others_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"Tide {number}." for number in range(600)]
+    texts[299] = "x" * 5_000
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    documents, [rejected] = read(tmp_path / "a.parquet", max_line_bytes=4_096)
+    assert rejected.source.endswith("a.parquet#300")
+    assert rejected.reason.startswith("record 300: has 5,0")
+    assert rejected.reason.endswith("bytes, more than documents.max_line_bytes (4,096)")
+    assert [document.id for document in documents] == [f"a.parquet#{n}" for n in range(1, 601) if n != 300]
+
+
+def test_a_table_that_is_left_in_the_middle_does_not_disturb_the_next(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"text": [f"{name} {number}" for number in range(600)]}), tmp_path / f"{name}.parquet")
+    opened = [open_documents(tmp_path / f"{name}.parquet", DocumentsConfig(), on_rejected=print) for name in "ab"]
+    first, second = (iter(documents) for documents in opened)
+    assert [next(first).text, next(second).text] == ["a 0", "b 0"]
+    del first
+    assert [document.text for document in second] == [f"b {number}" for number in range(1, 600)]
+    assert len(read(tmp_path / "a.parquet")[0]) == 600
+
+
 LAUGHS = "".join(f'<!ENTITY a{level} "{f"&a{level - 1};" * 10}">' for level in range(1, 10))
 
 

@@ -1,7 +1,13 @@
-"""The program that converts office files, run by `retrieval.documents.converter` in a process of its own.
+"""The program that parses office files and Parquet tables, run by `retrieval.documents.converter` as its own process.
 
-It imports nothing of this project. A request is a line of JSON with ``extension`` and ``size``, and then the file; the
-answer is a line with ``text`` and ``title``, or ``error``, or ``missing``, or ``full`` where it needed too much memory.
+It imports nothing of this project. Its arguments are the process that has started it, megabytes, and what it parses. A
+request is a line of JSON. So is every answer: ``error``, ``missing``, ``full`` where it needed too much memory, or what
+was asked for.
+
+* ``office``: a request has ``extension`` and ``size``, and the file follows; the answer has ``text`` and ``title``.
+* ``parquet``: a request has ``path``, ``columns``, ``groups`` (null for all) and ``most``, the bytes that one row may
+  have. Answers follow until one with ``end``: ``arrow`` is the size of the Arrow stream behind it, ``skipped`` that of
+  a row which is left out.
 """
 
 from __future__ import annotations
@@ -14,46 +20,108 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _IDLE_S = 60.0
+_ROWS = 256
+_BYTES = 16 * 2**20
+
+Answers = Iterator[tuple[dict[str, Any], bytes]]
 
 
 def main() -> None:
     """Answer requests until nobody asks any more."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints is no answer
-    parent = int(sys.argv[1])
-    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    parent, megabytes, kind = sys.argv[1:]
+    threading.Thread(target=_end_with, args=[int(parent)], daemon=True).start()
     warnings.simplefilter("ignore")
-    from markitdown import MarkItDown
-
-    converter = MarkItDown(enable_plugins=False)
-    _limit_memory(int(sys.argv[2]) * 2**20)
+    answers_to = {"office": _office, "parquet": _parquet}[kind]()
+    _limit_memory(int(megabytes) * 2**20)
     while select.select([0], [], [], _IDLE_S)[0] and (line := _line()):
-        request = json.loads(line)
-        answer = _answer(converter, _exactly(request["size"]), request["extension"])
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-        if "full" in answer:
-            return
+        for answer, data in _guarded(answers_to(json.loads(line))):
+            out.write(json.dumps(answer).encode() + b"\n")
+            out.write(data)
+            out.flush()
+            if "full" in answer:
+                return
 
 
-def _answer(converter: Any, data: bytes, extension: str) -> dict[str, Any]:
-    from markitdown import MissingDependencyException, StreamInfo
-
+def _guarded(answers: Answers) -> Answers:
     try:
-        result = converter.convert_stream(io.BytesIO(data), stream_info=StreamInfo(extension=extension))
-        return {"text": result.markdown or "", "title": result.title or ""}
-    except MissingDependencyException:
-        return {"missing": True}
+        yield from answers
     except MemoryError:
-        return {"full": True}
+        yield {"full": True}, b""
     except Exception as error:  # half a dozen parsers, each with errors of its own
         if "MemoryError" in str(error) or "unable to allocate" in str(error).lower():
-            return {"full": True}
+            yield {"full": True}, b""
+            return
         cause = str(error).strip().splitlines() or [type(error).__name__]
-        return {"error": cause[-1][:300].encode("utf-8", "replace").decode("utf-8")}
+        yield {"error": cause[-1][:300].encode("utf-8", "replace").decode("utf-8")}, b""
+
+
+def _office() -> Callable[[dict[str, Any]], Answers]:
+    from markitdown import MarkItDown, MissingDependencyException, StreamInfo
+
+    converter = MarkItDown(enable_plugins=False)
+
+    def converted(request: dict[str, Any]) -> Answers:
+        file = io.BytesIO(_exactly(request["size"]))
+        try:
+            result = converter.convert_stream(file, stream_info=StreamInfo(extension=request["extension"]))
+        except MissingDependencyException:
+            yield {"missing": True}, b""
+        else:
+            yield {"text": result.markdown or "", "title": result.title or ""}, b""
+
+    return converted
+
+
+def _parquet() -> Callable[[dict[str, Any]], Answers]:
+    # The other allocators of Arrow begin by taking a gigabyte, which the limit would count.
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+    def table(request: dict[str, Any]) -> Answers:
+        # With a buffer a part of a row group is in memory, without one the whole of it.
+        with open(request["path"], "rb") as opened, pq.ParquetFile(opened, buffer_size=1 << 20) as file:
+            groups = None if request["groups"] is None else range(*request["groups"])
+            for batch in file.iter_batches(_ROWS, row_groups=groups, columns=request["columns"], use_threads=False):
+                # A cell that many rows point to counts for each of them.
+                schema = pa.schema([field.with_type(spelled_out(field.type)) for field in batch.schema])
+                yield from rows(batch.cast(schema), request["most"])
+        yield {"end": True}, b""
+
+    def rows(batch: Any, most: int) -> Answers:
+        """Arrow streams of as many rows as have at most `_BYTES`, and of single ones above that."""
+        if batch.num_rows > 1 and batch.nbytes > min(_BYTES, most):
+            half = batch.num_rows // 2
+            yield from rows(batch.slice(0, half), most)
+            yield from rows(batch.slice(half), most)
+        elif batch.nbytes > most:
+            yield {"skipped": batch.nbytes}, b""
+        else:
+            packed = io.BytesIO()
+            with pa.ipc.new_stream(packed, batch.schema) as stream:
+                stream.write_batch(batch)
+            yield {"arrow": packed.tell()}, packed.getvalue()
+
+    def spelled_out(kind: Any) -> Any:
+        if pa.types.is_dictionary(kind):
+            return kind.value_type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            item = kind.value_field.with_type(spelled_out(kind.value_type))
+            return pa.list_(item) if pa.types.is_list(kind) else pa.large_list(item)
+        if pa.types.is_struct(kind):
+            return pa.struct([part.with_type(spelled_out(part.type)) for part in kind])
+        return kind
+
+    return table
 
 
 def _line() -> bytes:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from retrieval.datatypes import Document
+from retrieval.documents.content import UnreadableError
+from retrieval.documents.converter import table_rows
 from retrieval.documents.records import RecordReader, table_columns
 from retrieval.documents.source import Source
 from retrieval.errors import MissingExtraError
@@ -27,20 +29,33 @@ def read_parquet(source: Source) -> Iterator[Document]:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "documents", "reading .parquet files") from error
     reader = RecordReader(source)
-    span = source.span
+    config, span = source.config, source.span
     number = 0 if span is None else span.number
+    groups = None if span is None else (span.start, span.stop)
     try:
-        with pq.ParquetFile(source.path) as table:
-            columns = table_columns(table.schema_arrow.names, source.config)
-            names = {columns.text, columns.id, columns.title, *columns.metadata} - {None}
-            used = [name for name in table.schema_arrow.names if name in names]
-            groups = None if span is None else range(span.start, span.stop)
-            for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=used):
-                for row in batch.to_pylist():
-                    number += 1
-                    document = reader.document({name: _present(row[name]) for name in row}, number, columns)
-                    if document is not None:
-                        yield document
+        with source.path.open("rb") as file, pq.ParquetFile(file) as table:
+            names = table.schema_arrow.names
+        columns = table_columns(names, config)
+        wanted = {columns.text, columns.id, columns.title, *columns.metadata}
+        used = [name for name in names if name in wanted]
+        limits = config.max_line_bytes, config.max_convert_mb, config.max_convert_s
+        for rows in table_rows(source.path, used, groups, *limits):
+            if rows.skipped:
+                number += 1
+                source.reject(
+                    f"record {number}: has {rows.skipped:,} bytes, more than documents.max_line_bytes "
+                    f"({config.max_line_bytes:,})",
+                    number,
+                )
+                continue
+            for row in pa.ipc.open_stream(rows.stream).read_all().to_pylist():
+                number += 1
+                document = reader.document({name: _present(row[name]) for name in row}, number, columns)
+                if document is not None:
+                    yield document
+    except UnreadableError as error:
+        source.reject(f"cannot be read after row {number}: {error}")
+        return
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         source.reject(f"is not a sound parquet file after row {number}: {error}")
         return
@@ -60,7 +75,7 @@ def row_groups(source: Source) -> list[tuple[int, int]]:
     except ImportError:
         return []
     try:
-        with pq.ParquetFile(source.path) as table:
+        with source.path.open("rb") as file, pq.ParquetFile(file) as table:
             groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
             return [(group.num_rows, group.total_byte_size) for group in groups]
     except (pa.ArrowException, OSError):

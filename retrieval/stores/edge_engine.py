@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ import qdrant_edge as engine
 from retrieval.config import HnswConfig
 from retrieval.datatypes import Quantization
 from retrieval.errors import IndexMismatchError, StoreBusyError, StoreCorruptError, StoreError, StoreFullError
+from retrieval.stores.allocator import OwnHeap, return_memory
 from retrieval.stores.edge_sealing import Sealing
 from retrieval.stores.json_files import REMEDY, read_json, sync_folder, write_json
 from retrieval.stores.system_errors import refusal_of
@@ -107,6 +107,7 @@ class Engine:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._shard: engine.EdgeShard | None = None
+        self._heap = OwnHeap()
         self._sealing = sealing
         config = read_json(folder / _CONFIG)
         if config is not None:
@@ -149,7 +150,7 @@ class Engine:
         """
         self.call(action, lambda shard: None)
         self._sealing.lift()
-        return self.call(action, use)
+        return self._heap.run(lambda: self.call(action, use))
 
     def require_own_process(self) -> None:
         """Refuse an inherited handle: in a forked child the engine's threads are gone and every call would hang.
@@ -233,6 +234,7 @@ class Engine:
             return
         with self._lock:
             self._close_shard()
+        self._heap.close()
 
     def settle(self) -> None:
         """Let the engine put in order what the last writes have left, after it was closed; else its next open would.
@@ -254,7 +256,7 @@ class Engine:
         if self._shard is None:
             raise StoreError(f"index {self._place} is closed")
         self._close_shard()
-        _return_memory()
+        return_memory()
         try:
             yield
         finally:
@@ -382,14 +384,6 @@ class Engine:
             if (refusal := refusal_of(error, place)) is not None:
                 raise refusal from error
             raise StoreCorruptError(f"{action} failed in {place}, its files are damaged ({error}); {REMEDY}") from error
-
-
-def _return_memory() -> None:
-    """Give what the engine has freed back to the system, which glibc keeps: some 3 KB for each point written."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def engine_dimensions(folder: Path) -> int:
