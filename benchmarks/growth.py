@@ -79,7 +79,7 @@ def main() -> None:
         arguments.out.write_text(json.dumps(record, indent=1) + "\n")
         if not arguments.keep:
             shutil.rmtree(index)
-        write_report(record, arguments.out)
+    write_report(record, arguments.out)
 
 
 def measure(pairs: Path, corpus: Path, size: int, index: Path) -> dict[str, Any]:
