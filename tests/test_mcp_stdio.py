@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,23 @@ def test_the_index_is_free_between_calls_and_waited_for_when_it_is_not(folder: P
     assert found.structured_content["hits"][0]["document_id"] == "moon.md"
     assert listed.structured_content["collections"][0]["documents"] == 4
     assert "is in use by process" in log.read_text(encoding="utf-8")
+
+
+def test_the_last_complete_state_is_searched_while_another_process_has_the_index(folder: Path, tmp_path: Path) -> None:
+    index, log = tmp_path / "index", tmp_path / "log"
+    shutil.copytree(folder / "index", index)
+    with TwoStagePipeline.open(index, read_only=True):
+        pass  # now there is a published state
+
+    async def conversation(session: ClientSession) -> Any:
+        return await session.call_tool("search", {"query": "tides"})
+
+    with TwoStagePipeline.open(index):
+        found = talk(["--index", index], conversation, log)
+        refused = talk(["--index", index, "--allow-ingest", tmp_path, "--wait", 0.1], conversation)
+    assert found.structured_content["hits"][0]["document_id"] == "moon.md"
+    assert "another process has the index open; searching a copy of its state of" in log.read_text(encoding="utf-8")
+    assert "is in use by process" in text_of(refused)
 
 
 def test_an_index_that_stays_busy_is_an_answer(folder: Path) -> None:

@@ -20,7 +20,7 @@ from retrieval.datatypes import Quantization
 from retrieval.errors import StoreBusyError, StoreCorruptError, StoreError
 from retrieval.models import find_model
 from retrieval.stores.edge import EdgeStore
-from retrieval.stores.index_folder import MANIFEST_COPY
+from retrieval.stores.index_layout import MANIFEST_COPY
 from retrieval.stores.json_files import read_json, write_json
 from retrieval.stores.seal import SEAL
 from tests.store_folders import quick_folder

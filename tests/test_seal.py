@@ -20,7 +20,8 @@ from retrieval.manifest import peek_manifest
 from retrieval.stores import edge_sealing, file_digests, seal
 from retrieval.stores.edge import EdgeStore
 from retrieval.stores.file_digests import BLOCK, digest_file, notes_writes
-from retrieval.stores.index_folder import MANIFEST_COPY, find_live
+from retrieval.stores.index_folder import find_live
+from retrieval.stores.index_layout import MANIFEST_COPY
 from retrieval.stores.json_files import read_json, write_json
 from retrieval.stores.seal import SEAL, Seal, compare_digests, read_seal, touched_files, whole_blocks
 from tests.store_folders import quick_folder

@@ -22,7 +22,7 @@ from retrieval.datatypes import Point, Quantization, ScoredPoint, SearchRequest,
 from retrieval.errors import StoreBusyError, StoreInputError
 from retrieval.stores import upkeep
 from retrieval.stores.edge import EdgeStore
-from retrieval.stores.index_folder import Settings
+from retrieval.stores.generation_settings import Settings
 from retrieval.stores.memory import MemoryStore
 
 DIM = 16

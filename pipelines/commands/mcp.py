@@ -96,8 +96,13 @@ def _served(invocation: Invocation, named: list[str], folders: list[Path], *, id
     from pipelines.mcp_server import Served, ServedIndex
     from pipelines.mcp_server.roots import Roots
 
-    def told(error: StoreBusyError) -> None:
-        logging.getLogger(__name__).warning("waiting: %s", error)
+    logger = logging.getLogger(__name__)
+
+    def waits(error: StoreBusyError) -> None:
+        logger.warning("waiting: %s", error)
+
+    def reads(text: str) -> None:
+        logger.warning("%s", text)
 
     targets: dict[str, Invocation] = {}
     for pair in named:
@@ -115,7 +120,19 @@ def _served(invocation: Invocation, named: list[str], folders: list[Path], *, id
         targets[name] = invocation
     stop = threading.Event()
     indexes = [
-        ServedIndex(name, target.resolve, IndexLease(target.resolve, idle=idle, wait=wait, on_wait=told, stop=stop))
+        ServedIndex(
+            name,
+            target.resolve,
+            IndexLease(
+                target.resolve,
+                idle=idle,
+                wait=wait,
+                on_wait=waits,
+                stop=stop,
+                read_only=False if folders else None,
+                tell=reads,
+            ),
+        )
         for name, target in targets.items()
     ]
     return Served(indexes, Roots(folders), stop)

@@ -11,7 +11,9 @@ from pathlib import Path
 from pipelines.index_checks import Check, Finding, Findings
 from retrieval.errors import StoreBusyError, StoreError
 from retrieval.manifest import MANIFEST_FILE
-from retrieval.stores.index_folder import GENERATIONS, MANIFEST_COPY, SETTINGS, find_live, settings_of
+from retrieval.stores.generation_settings import settings_of
+from retrieval.stores.index_folder import find_live
+from retrieval.stores.index_layout import GENERATIONS, MANIFEST_COPY, SETTINGS
 from retrieval.stores.json_files import read_json
 from retrieval.stores.lock import IndexLock
 from retrieval.stores.seal import SEAL, compare_digests, read_seal

@@ -13,7 +13,7 @@ from retrieval.errors import ModelError
 from retrieval.manifest import same_encoder
 from retrieval.models import open_encoder
 from retrieval.protocols import Encoder
-from retrieval.stores.index_folder import ENCODER
+from retrieval.stores.index_layout import ENCODER
 
 _NO_MANIFEST = "no manifest was left: settings are those of the configuration, BM25 weighs with the mean length now"
 

@@ -27,7 +27,8 @@ from retrieval.manifest import manifest_to_json, new_manifest, peek_manifest
 from retrieval.models import open_encoder
 from retrieval.protocols import Encoder, Store
 from retrieval.stores.edge import grow
-from retrieval.stores.index_folder import IndexFolder, Live, settings_of
+from retrieval.stores.generation_settings import settings_of
+from retrieval.stores.index_folder import IndexFolder, Live
 
 _SCRATCH = "repair.tmp"
 

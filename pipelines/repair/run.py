@@ -19,7 +19,9 @@ from retrieval.errors import RetrievalError, StoreError
 from retrieval.manifest import peek_manifest
 from retrieval.stores import open_store
 from retrieval.stores.edge import EdgeStore
-from retrieval.stores.index_folder import GENERATIONS, IndexFolder, Live, Settings, find_live
+from retrieval.stores.generation_settings import Settings
+from retrieval.stores.index_folder import IndexFolder, Live, find_live
+from retrieval.stores.index_layout import GENERATIONS
 from retrieval.stores.seal import SEAL
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from retrieval.errors import StoreCorruptError
 from retrieval.manifest import MANIFEST_FILE
-from retrieval.stores.index_folder import GENERATIONS, MANIFEST_COPY, SETTINGS, Live, Settings, settings_of
+from retrieval.stores.generation_settings import Settings, settings_of
+from retrieval.stores.index_folder import Live
+from retrieval.stores.index_layout import GENERATIONS, MANIFEST_COPY, SETTINGS
 from retrieval.stores.json_files import read_json, write_json
 from retrieval.stores.seal import SEAL, read_seal
 

@@ -67,7 +67,8 @@ def peek_index(config: Config, path: str | Path | None = None) -> StoredIndex | 
     """
     store = config.store
     if isinstance(store, EdgeStoreConfig):
-        from retrieval.stores.index_folder import encoder_folder, origin_of
+        from retrieval.stores.generation_folder import origin_of
+        from retrieval.stores.index_layout import encoder_folder
 
         folder = Path(path if path is not None else store.path or ".")
         manifest = peek_manifest(folder)
@@ -100,7 +101,7 @@ def peek_quantization(folder: str | Path, generation: int) -> tuple[Quantization
     Raises:
         StoreCorruptError: The settings of the store cannot be read.
     """
-    from retrieval.stores.index_folder import settings_of
+    from retrieval.stores.generation_settings import settings_of
 
     settings = settings_of(Path(folder), generation)
     return (Quantization(), False) if settings is None else (settings.quantization, settings.switching)
@@ -116,7 +117,7 @@ def peek_order(folder: str | Path, generation: int) -> StoredOrder:
     Raises:
         StoreCorruptError: The settings of the store cannot be read.
     """
-    from retrieval.stores.index_folder import settings_of
+    from retrieval.stores.generation_settings import settings_of
 
     settings = settings_of(Path(folder), generation)
     if settings is None:

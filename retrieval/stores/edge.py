@@ -29,7 +29,9 @@ from retrieval.stores.edge_filters import edge_filter
 from retrieval.stores.edge_records import edge_point, edge_query, hit_names, stored_point
 from retrieval.stores.edge_sealing import Sealing
 from retrieval.stores.filters import Clause, parse_path
-from retrieval.stores.index_folder import GenerationFolder, IndexFolder, Settings
+from retrieval.stores.generation_folder import GenerationFolder
+from retrieval.stores.generation_settings import Settings
+from retrieval.stores.index_folder import IndexFolder
 from retrieval.stores.json_files import REMEDY, ids_digest
 from retrieval.stores.matching import scalars_at
 from retrieval.stores.plain_files import require_plain_files

@@ -1,19 +1,4 @@
-"""The folder of an embedded index: its lock, its manifest and its generations.
-
-::
-
-    manifest.json        what the index holds; its ``generation`` says which of the folders below is live
-    .lock                who has the index open
-    generations/3/       one generation: all vectors in it come from one encoder
-        engine/          the files of the engine
-        store.json       `Settings`
-        seal.json        what all files of the engine were when it was last closed (`retrieval.stores.seal`)
-        encoder/         the encoder, where it was adapted to these documents
-        growing.json     while it is made: its manifest so far
-        origin.json      what it is a copy of, where it is one
-        manifest.json    after it was replaced: its manifest at that moment
-        damaged.json     it was repaired and is kept, because something of it is missing in the live one
-        manifest.copy.json   while it is live: the manifest of the index once more, for `retrieval repair`
+"""The folder of an embedded index: its lock, its manifest and its generations (`retrieval.stores.index_layout`).
 
 One rename of ``manifest.json`` switches from one generation to another. Whatever happens before it, the old one is
 live; folders that the manifest does not name are left over from a process that died and are erased, except a copy that
@@ -24,27 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.datatypes import Quantization
 from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
+from retrieval.stores.generation_folder import GenerationFolder, erase_folder, origin_of
+from retrieval.stores.index_layout import DAMAGED, GENERATIONS, GROWING, MANIFEST_COPY, ORIGIN
 from retrieval.stores.json_files import REMEDY, check_schema, read_json, sync_folder, write_json
 from retrieval.stores.lock import IndexLock
-from retrieval.stores.points import checked_quantization
-from retrieval.stores.seal import SEAL, read_seal
 
-GENERATIONS = "generations"
-MANIFEST_COPY = "manifest.copy.json"
-DAMAGED = "damaged.json"
-ENCODER = "encoder"
-SETTINGS = "store.json"
-_GROWING = "growing.json"
-_ORIGIN = "origin.json"
 _log = logging.getLogger(__name__)
 
 
@@ -61,51 +37,6 @@ class Live:
     number: int
     previous: int | None
     copied: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a store has to remember besides the engine.
-
-    Args:
-        quantization: How dense vectors are compressed and rescored.
-        has_deletes: Whether points were deleted or replaced since the last optimization.
-        switching: Whether a change of ``quantization``, which is none meanwhile, was begun and has not ended.
-        automatic: Whether ``quantization`` is left to the store; nobody has said what it should be.
-        graph: Whether the last optimization built the graph.
-        written: Points that were written since.
-    """
-
-    quantization: Quantization
-    has_deletes: bool = False
-    switching: bool = False
-    automatic: bool = False
-    graph: bool = False
-    written: int = 0
-
-
-def encoder_folder(root: Path, generation: int) -> Path:
-    """Folder of the adapted encoder of a generation, if it has one."""
-    return root / GENERATIONS / str(generation) / ENCODER
-
-
-def origin_of(root: Path, generation: int) -> str:
-    """What a generation is a copy of; empty where it is none."""
-    try:
-        return str((read_json(root / GENERATIONS / str(generation) / _ORIGIN) or {}).get("origin", ""))
-    except StoreCorruptError:
-        return ""
-
-
-def settings_of(root: Path, generation: int) -> Settings | None:
-    """The settings of a generation, read without opening it; ``None`` where it has none yet.
-
-    Raises:
-        StoreCorruptError: The file cannot be read.
-    """
-    path = root / GENERATIONS / str(generation) / SETTINGS
-    saved = read_json(path)
-    return None if saved is None else _settings(saved, path)
 
 
 def find_live(root: Path) -> Live | None:
@@ -147,7 +78,7 @@ class IndexFolder:
         self._holders = 1
         if fresh:
             (self.root / MANIFEST_FILE).unlink(missing_ok=True)
-            _erase(self.root / GENERATIONS)
+            erase_folder(self.root / GENERATIONS)
 
     def live(self) -> int:
         """Number of the live generation, 1 where there is none yet.
@@ -185,7 +116,7 @@ class IndexFolder:
         for number in self._growing_copies():
             if origin and origin_of(self.root, number) == origin:
                 return GenerationFolder(self, number, growing=True)
-            _erase(self.generation(number))
+            erase_folder(self.generation(number))
         # Without a manifest generation 1 is the live one; a copy must not be taken for it.
         number = max(self._present(), default=1 if origin else 0) + 1
         folder = self.generation(number)
@@ -193,9 +124,9 @@ class IndexFolder:
             folder.mkdir(parents=True)
         except OSError as error:
             raise StoreError(f"cannot make {folder}: {error.strerror or error}") from error
-        write_json(folder / _GROWING, {})
+        write_json(folder / GROWING, {})
         if origin:
-            write_json(folder / _ORIGIN, {"origin": origin})
+            write_json(folder / ORIGIN, {"origin": origin})
         return GenerationFolder(self, number, growing=True)
 
     def switch(self, generation: GenerationFolder, manifest: Mapping[str, Any]) -> None:
@@ -245,12 +176,12 @@ class IndexFolder:
             if number in copies or (folder / DAMAGED).exists():
                 continue
             if manifest is None:
-                if (folder / _GROWING).exists():
-                    _erase(folder)
+                if (folder / GROWING).exists():
+                    erase_folder(folder)
             elif number in _numbers(manifest, self.root):
-                (folder / _GROWING).unlink(missing_ok=True)
+                (folder / GROWING).unlink(missing_ok=True)
             else:
-                _erase(folder)
+                erase_folder(folder)
 
     def keep_damaged(self, number: int, what: Mapping[str, Any]) -> None:
         """Keep a generation that is going to be replaced, with a note of what it was kept for.
@@ -269,7 +200,7 @@ class IndexFolder:
         """Erase the generations that a repair has kept, and give their numbers."""
         numbers = list(self.damaged())
         for number in numbers:
-            _erase(self.generation(number))
+            erase_folder(self.generation(number))
         return numbers
 
     def share(self) -> None:
@@ -290,7 +221,7 @@ class IndexFolder:
     def _growing_copies(self) -> list[int]:
         manifest = self._readable_manifest()
         named = () if manifest is None else _numbers(manifest, self.root)
-        growing = [number for number in self._present() if (self.generation(number) / _GROWING).exists()]
+        growing = [number for number in self._present() if (self.generation(number) / GROWING).exists()]
         return [number for number in growing if number not in named and origin_of(self.root, number)]
 
     def _readable_manifest(self) -> dict[str, Any] | None:
@@ -301,91 +232,6 @@ class IndexFolder:
         except StoreCorruptError:
             return None
         return manifest
-
-
-class GenerationFolder:
-    """One generation of an index folder that is open.
-
-    Args:
-        index: The folder; this takes a share of it until `release`.
-        number: Number of the generation.
-        growing: Whether it has never been live.
-    """
-
-    def __init__(self, index: IndexFolder, number: int, *, growing: bool = False) -> None:
-        self.index = index
-        self.number = number
-        self.growing = growing
-        self.path = index.generation(number)
-        self.engine = self.path / "engine"
-        self.encoder = self.path / ENCODER
-        self.origin = origin_of(index.root, number)
-        self._released = False
-        index.share()
-
-    def read_manifest(self) -> dict[str, Any] | None:
-        """Its manifest, ``None`` when none was written.
-
-        Raises:
-            StoreCorruptError: It cannot be read.
-            IndexMismatchError: A newer version has written it.
-        """
-        if self.growing:
-            return read_json(self.path / _GROWING) or None
-        if self.index.live() == self.number:
-            return self.index.read_manifest()
-        return read_json(self.path / MANIFEST_FILE)
-
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace its manifest atomically; that of the live generation is the manifest of the index.
-
-        Raises:
-            StoreInputError: It is not JSON.
-            IndexMismatchError: Its schema is not ours.
-            StoreError: Another generation has taken its place, or the file cannot be written.
-        """
-        check_schema(manifest, str(self.index.root))
-        if self.growing:
-            write_json(self.path / _GROWING, manifest)
-        elif self.index.live() == self.number:
-            self.index.write_live(self.number, manifest)
-        else:
-            raise StoreError(f"generation {self.number} of index {self.index.root} was replaced and takes no changes")
-
-    def open_settings(self, quantization: Quantization, *, automatic: bool = False) -> Settings:
-        """The settings, from the seal where their file is lost; a new index gets ``quantization`` and ``automatic``.
-
-        Raises:
-            StoreCorruptError: The file cannot be read, or there is a manifest and no engine.
-        """
-        if not self.engine.is_dir() and self.read_manifest() is not None:
-            raise StoreCorruptError(f"index {self.index.root} has a manifest and no folder {self.engine}; {REMEDY}")
-        path = self.path / SETTINGS
-        saved = read_json(path)
-        if saved is None:
-            seal = read_seal(self.path) if self.engine.exists() else None
-            if seal is not None and seal.settings:
-                settings = _settings(seal.settings, self.path / SEAL)
-            else:
-                settings = Settings(quantization, has_deletes=self.engine.exists(), automatic=automatic)
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.save_settings(settings)
-            return settings
-        return _settings(saved, path)
-
-    def save_settings(self, settings: Settings) -> None:
-        """Replace the settings atomically."""
-        write_json(self.path / SETTINGS, asdict(settings))
-
-    def erase(self) -> None:
-        """Remove the folder of a generation that is not live."""
-        _erase(self.path)
-
-    def release(self) -> None:
-        """Give the share of the index back; releasing twice is fine."""
-        if not self._released:
-            self._released = True
-            self.index.release()
 
 
 def _numbers(manifest: Mapping[str, Any], root: Path) -> tuple[int, int | None]:
@@ -401,28 +247,6 @@ def _mapping(path: Path) -> dict[str, Any] | None:
         return read_json(path)
     except StoreCorruptError:
         return None
-
-
-def _settings(saved: Mapping[str, Any], path: Path) -> Settings:
-    try:
-        quantization = Quantization(**saved["quantization"])
-        checked_quantization(quantization)
-        return Settings(
-            quantization,
-            bool(saved["has_deletes"]),
-            bool(saved.get("switching", False)),
-            bool(saved.get("automatic", False)),
-            bool(saved.get("graph", False)),
-            int(saved.get("written", 0)),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise StoreCorruptError(f"{path} is damaged ({error!r:.500}); {REMEDY}") from error
-
-
-def _erase(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-        sync_folder(folder.parent)
 
 
 def _sync_files(folder: Path) -> None:

@@ -32,7 +32,8 @@ import portalocker
 
 from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
-from retrieval.stores.index_folder import ENCODER, GENERATIONS, SETTINGS, GenerationFolder
+from retrieval.stores.generation_folder import GenerationFolder
+from retrieval.stores.index_layout import ENCODER, GENERATIONS, SETTINGS
 from retrieval.stores.json_files import read_json, sync_folder, write_json
 from retrieval.stores.plain_files import is_own_folder
 from retrieval.stores.published_files import copy_file, copy_folder, disk_of, shared_with_writer

@@ -22,7 +22,7 @@ import portalocker
 
 from retrieval.errors import StoreBusyError, StoreError, StoreFullError
 from retrieval.manifest import MANIFEST_FILE, peek_manifest
-from retrieval.stores.index_folder import GENERATIONS
+from retrieval.stores.index_layout import GENERATIONS
 from retrieval.stores.lock import LOCK_FILE, owner
 from retrieval.stores.published import (
     PUBLISHED,

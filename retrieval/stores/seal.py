@@ -74,7 +74,7 @@ class Seal:
     Args:
         files: Files by their path in the folder of the generation.
         config: What lasts of the configuration of the engine.
-        settings: `retrieval.stores.index_folder.Settings` as they were, as JSON values.
+        settings: `retrieval.stores.generation_settings.Settings` as they were, as JSON values.
         engine: Which build of the engine has written the files.
     """
 

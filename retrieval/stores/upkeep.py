@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from retrieval.config import Config
 from retrieval.datatypes import Quantization
-from retrieval.stores.index_folder import Settings
+from retrieval.stores.generation_settings import Settings
 
 AUTOMATIC = Quantization("turbo", 2, rescore=True, oversampling=4.0)
 """What ``quantization.kind: auto`` compresses to; a graph over 100,000 then finds 97 of the 100 nearest vectors."""
