@@ -187,7 +187,7 @@ def test_growth_is_read_from_its_file(tmp_path: Path) -> None:
     ]
     assert findings.rows[0].system == "this, 100,000 documents"
     growth.add(absent := Findings(), tmp_path / "none.json")
-    assert [figure.reached for figure in absent.figures] == ["not measured"] * 3
+    assert [figure.reached for figure in absent.figures] == ["not measured"] * 4
     assert absent.missing[0].reason.startswith("no none.json")
     path.write_text('{"rows": []}')
     growth.add(broken := Findings(), path)
