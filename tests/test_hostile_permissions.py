@@ -12,6 +12,7 @@ import pytest
 
 from pipelines import TwoStagePipeline
 from tests import small_disk, unprivileged
+from tests.store_folders import closed_index
 
 ROOT = Path(__file__).parents[1]
 mounts = pytest.mark.skipif(
@@ -21,10 +22,7 @@ mounts = pytest.mark.skipif(
 
 @pytest.fixture
 def index(quick_path: Path) -> Path:
-    path = quick_path / "index"
-    with TwoStagePipeline.open(path) as pipeline:
-        pipeline.ingest([("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise.")])
-    return path
+    return closed_index(quick_path, [("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise.")])
 
 
 QUOTA = """

@@ -19,6 +19,7 @@ from pipelines import TwoStagePipeline
 from retrieval import manifest
 from retrieval.errors import StoreBusyError, StoreCorruptError, StoreError
 from retrieval.stores.seal import SEAL
+from tests.store_folders import closed_index
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,10 +140,7 @@ def test_a_clock_that_goes_back_changes_nothing(quick_path: Path, monkeypatch: p
 
 @pytest.fixture
 def index(quick_path: Path) -> Path:
-    path = quick_path / "index"
-    with TwoStagePipeline.open(path) as pipeline:
-        pipeline.ingest([("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise.")])
-    return path
+    return closed_index(quick_path, [("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise.")])
 
 
 def put_foreign(index: Path, point_id: int | str, payload: dict[str, object]) -> None:

@@ -18,6 +18,7 @@ from retrieval.config import parse_config
 from retrieval.errors import StoreError
 from tests.adapt_corpus import WORDS, documents, write_model
 from tests.reader_process import FACTS, answers, first, publications, reader, started, state_of, views
+from tests.store_folders import closed_index
 
 QUERIES = [*WORDS[:6], "harbour", "lighthouse keeper"]
 
@@ -25,10 +26,7 @@ QUERIES = [*WORDS[:6], "harbour", "lighthouse keeper"]
 @pytest.fixture
 def index(quick_path: Path) -> Path:
     """A closed index of three documents; nothing of it is published."""
-    path = quick_path / "index"
-    with TwoStagePipeline.open(path) as pipeline:
-        pipeline.ingest(FACTS)
-    return path
+    return closed_index(quick_path, FACTS)
 
 
 def first_line(process: subprocess.Popen[str]) -> Any:
@@ -58,13 +56,20 @@ def test_readers_see_published_states_and_nothing_else(quick_path: Path) -> None
         with contextlib.ExitStack() as running:
             readers = [running.enter_context(started(index, QUERIES)) for _ in range(3)]
             seen = [[first_line(process)] for process in readers]
+
+            def every_reader_turns() -> None:
+                for process, lines in zip(readers, seen, strict=True):
+                    lines.append(first_line(process))
+
             writer.ingest(corpus[len(corpus) // 2 :])
             note()
+            every_reader_turns()
             writer.ingest([(f"h{number}", f"lighthouse keeper {number} {WORDS[0]}") for number in range(300)])
             note()
             writer.store.optimize()
             writer.delete([f"h{number}" for number in range(0, 300, 2)])
             note()
+            every_reader_turns()
             switched(writer)
             note()
             writer.delete(["h1", "h3"])

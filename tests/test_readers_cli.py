@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,15 @@ from pipelines.lease import IndexLease
 from retrieval.config import Config, EdgeStoreConfig
 from retrieval.errors import StoreBusyError, StoreError
 from retrieval.stores import open_store
-from tests.store_folders import quick_folder
+from tests.store_folders import closed_index
 
 FACTS = [("moon", "The moon causes the tides."), ("bread", "Yeast makes dough rise.")]
 
 
 @pytest.fixture
-def index() -> Iterator[Path]:
+def index(quick_path: Path) -> Path:
     """A closed index of two documents; nothing of it is published."""
-    with quick_folder() as folder:
-        with TwoStagePipeline.open(folder / "index") as pipeline:
-            pipeline.ingest(FACTS)
-        yield folder / "index"
+    return closed_index(quick_path, FACTS)
 
 
 def search(index: Path, *options: str, lines: str | None = None) -> Result:

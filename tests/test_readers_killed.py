@@ -12,15 +12,13 @@ from pipelines import TwoStagePipeline
 from retrieval.config import parse_config
 from retrieval.errors import StoreBusyError
 from tests.reader_process import FACTS, first, publications, reader, run_python, started, views
+from tests.store_folders import closed_index
 
 
 @pytest.fixture
 def index(quick_path: Path) -> Path:
     """A closed index of three documents; nothing of it is published."""
-    path = quick_path / "index"
-    with TwoStagePipeline.open(path) as pipeline:
-        pipeline.ingest(FACTS)
-    return path
+    return closed_index(quick_path, FACTS)
 
 
 KILLED_INGEST = """

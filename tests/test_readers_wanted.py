@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines import TwoStagePipeline
 from tests.reader_process import FACTS, first, publications, reader
-from tests.store_folders import quick_folder
+from tests.store_folders import closed_index
 
 
 @pytest.fixture
-def index() -> Iterator[Path]:
+def index(quick_path: Path) -> Path:
     """A closed index of three documents; nothing of it is published."""
-    with quick_folder() as folder:
-        with TwoStagePipeline.open(folder / "index") as pipeline:
-            pipeline.ingest(FACTS)
-        yield folder / "index"
+    return closed_index(quick_path, FACTS)
 
 
 def test_without_readers_many_small_writes_publish_once(index: Path) -> None:
