@@ -90,7 +90,9 @@ class DocumentsConfig(_Settings):
     metadata_columns: tuple[str, ...] | None = Field(default=None, description="null keeps all other scalar columns")
     encoding: str | None = Field(default=None, description="null detects it")
     max_file_bytes: Positive = Field(default=64 * 2**20, description="limit for files that are read whole")
-    max_line_bytes: Positive = Field(default=16 * 2**20, description="limit for one record of a line-based file")
+    max_line_bytes: Positive = Field(
+        default=16 * 2**20, description="limit for one record of JSON lines, CSV or Parquet"
+    )
     max_convert_s: Annotated[float, Field(gt=0)] = Field(
         default=300.0,
         description="limit for converting one PDF or office file, or reading the next rows of a Parquet table",

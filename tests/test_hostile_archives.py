@@ -160,6 +160,17 @@ def test_a_row_of_a_parquet_table_has_a_bound_and_the_others_are_read(tmp_path: 
     assert [document.id for document in documents] == [f"a.parquet#{n}" for n in range(1, 601) if n != 300]
 
 
+def test_many_small_values_count_as_what_they_take_where_they_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": ["Tides rise.", "Tides fall."], "flags": [[True], [True] * 1_000_000]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    documents, [rejected] = read(tmp_path / "a.parquet", max_line_bytes=1_000_000)
+    assert [document.id for document in documents] == ["a.parquet#1"]
+    assert rejected.source.endswith("a.parquet#2")
+
+
 def test_a_table_that_is_left_in_the_middle_does_not_disturb_the_next(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

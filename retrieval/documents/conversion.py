@@ -93,35 +93,49 @@ def _parquet() -> Callable[[dict[str, Any]], Answers]:
             groups = None if request["groups"] is None else range(*request["groups"])
             for batch in file.iter_batches(_ROWS, row_groups=groups, columns=request["columns"], use_threads=False):
                 # A cell that many rows point to counts for each of them.
-                schema = pa.schema([field.with_type(spelled_out(field.type)) for field in batch.schema])
+                schema = pa.schema([field.with_type(_spelled_out(field.type)) for field in batch.schema])
                 yield from rows(batch.cast(schema), request["most"])
         yield {"end": True}, b""
 
     def rows(batch: Any, most: int) -> Answers:
         """Arrow streams of as many rows as have at most `_BYTES`, and of single ones above that."""
-        if batch.num_rows > 1 and batch.nbytes > min(_BYTES, most):
+        size = batch.nbytes + 8 * sum(map(_cells, batch.columns))
+        if batch.num_rows > 1 and size > min(_BYTES, most):
             half = batch.num_rows // 2
             yield from rows(batch.slice(0, half), most)
             yield from rows(batch.slice(half), most)
-        elif batch.nbytes > most:
-            yield {"skipped": batch.nbytes}, b""
+        elif size > most:
+            yield {"skipped": size}, b""
         else:
             packed = io.BytesIO()
             with pa.ipc.new_stream(packed, batch.schema) as stream:
                 stream.write_batch(batch)
             yield {"arrow": packed.tell()}, packed.getvalue()
 
-    def spelled_out(kind: Any) -> Any:
-        if pa.types.is_dictionary(kind):
-            return kind.value_type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            item = kind.value_field.with_type(spelled_out(kind.value_type))
-            return pa.list_(item) if pa.types.is_list(kind) else pa.large_list(item)
-        if pa.types.is_struct(kind):
-            return pa.struct([part.with_type(spelled_out(part.type)) for part in kind])
-        return kind
-
     return table
+
+
+def _cells(column: Any) -> int:
+    """Values, also those of lists: a bit here is a pointer where it is read."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(column.type):
+        return len(column) + sum(map(_cells, column.flatten()))
+    return len(column) + (_cells(column.flatten()) if pa.types.is_nested(column.type) else 0)
+
+
+def _spelled_out(kind: Any) -> Any:
+    """The type without dictionaries."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        item = kind.value_field.with_type(_spelled_out(kind.value_type))
+        return pa.list_(item) if pa.types.is_list(kind) else pa.large_list(item)
+    if pa.types.is_struct(kind):
+        return pa.struct([part.with_type(_spelled_out(part.type)) for part in kind])
+    return kind
 
 
 def _line() -> bytes:

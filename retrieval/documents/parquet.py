@@ -13,8 +13,6 @@ from retrieval.documents.records import RecordReader, table_columns
 from retrieval.documents.source import Source
 from retrieval.errors import MissingExtraError
 
-_BATCH_ROWS = 256
-
 
 def read_parquet(source: Source) -> Iterator[Document]:
     """Yield one document a row; a float that is not a number counts as missing, as pandas writes it.
