@@ -7,10 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-_FLAT = {"anonymous_mb": 20.0, "handles": 4.0, "threads": 2.0}
+_FLAT = {"anonymous_mb": 20.0, "disk_mb": 20.0, "handles": 4.0, "threads": 2.0}
 """How much the median of the last quarter may lie above that of the second."""
 _FLAT_RATIO = 1.5
-_NAMES = {"anonymous_mb": "memory without pages of files, MB", "handles": "open files", "threads": "threads"}
+_NAMES = {
+    "anonymous_mb": "memory without pages of files, MB",
+    "disk_mb": "disk of the index, MB",
+    "handles": "open files",
+    "threads": "threads",
+}
 
 
 def write_report(record: dict[str, Any], out: Path) -> str:
@@ -39,7 +44,8 @@ def page(record: dict[str, Any], plot: str) -> str:
         " kind at a rate of its own; time counts from the moment a thing was due. The number of documents is held."
         " Checks look for a document that was acknowledged and for one that was deleted. At the end every acknowledged"
         " document is read back, the process is killed with SIGKILL, and all are read back once more. *Flat*: the"
-        f" median of the last quarter lies at most {_FLAT['anonymous_mb']:.0f} MB, {_FLAT['handles']:.0f} files or"
+        f" median of the last quarter lies at most {_FLAT['anonymous_mb']:.0f} MB of memory or disk,"
+        f" {_FLAT['handles']:.0f} files or"
         f" {_FLAT['threads']:.0f} threads above that of the second, and a latency at most {_FLAT_RATIO} times.",
         "",
         f"**Machine.** {machine['cores']} cores, {machine['processor']}, {machine['memory_gb']} GB,"
@@ -57,7 +63,8 @@ def page(record: dict[str, Any], plot: str) -> str:
 def _subject(subject: str, found: dict[str, Any]) -> list[str]:
     notes = found["notes"]
     hours = notes[-1]["at_s"] / 3600
-    done = {name: sum(note["done"].get(name, 0) for note in notes) for name in notes[0]["done"]}
+    kinds = {name for note in notes for name in note["done"]}
+    done = {name: sum(note["done"].get(name, 0) for note in notes) for name in kinds}
     errors = sum(len(note["errors"]) for note in notes)
     wrong = sum(len(note["wrong"]) for note in notes)
     rows = [
@@ -118,7 +125,11 @@ def _plot(record: dict[str, Any], path: Path) -> None:
     for row, (subject, found) in zip(axes, subjects.items(), strict=True):
         notes = found["notes"]
         minutes = [note["at_s"] / 60 for note in notes]
-        for name, label in (("resident_mb", "resident"), ("anonymous_mb", "without pages of files")):
+        for name, label in (
+            ("resident_mb", "resident"),
+            ("anonymous_mb", "without pages of files"),
+            ("disk_mb", "disk of the index"),
+        ):
             row[0].plot(minutes, [note[name] for note in notes], label=label)
         for name in ("handles", "threads"):
             row[1].plot(minutes, [note[name] for note in notes], label={"handles": "open files"}.get(name, name))
@@ -126,9 +137,10 @@ def _plot(record: dict[str, Any], path: Path) -> None:
             points = [
                 (at, note["p50_ms"][kind]) for at, note in zip(minutes, notes, strict=True) if kind in note["p50_ms"]
             ]
-            row[2].plot(*zip(*points, strict=True), label=kind.replace("_", "-"))
+            if points:
+                row[2].plot(*zip(*points, strict=True), label=kind.replace("_", "-"))
         row[2].set_yscale("log")
-        for axis, name in zip(row, ("memory, MB", "number", "p50, ms"), strict=True):
+        for axis, name in zip(row, ("memory and disk, MB", "number", "p50, ms"), strict=True):
             axis.set(title=f"{subject}: {name}", xlabel="minutes")
             axis.grid(visible=True, alpha=0.3)
             axis.legend(frameon=False)

@@ -204,16 +204,18 @@ class Workload:
         wrong = [f"lost {name}" for name, text in self.stored.items() if self._target.text(name) != text]
         return wrong + [f"risen {name}" for name in self.deleted if self._target.text(name) is not None]
 
-    def _repeat(self, name: str, act: Callable[[random.Random], None], rate: float, at: int) -> None:
+    def _repeat(self, name: str, act: Callable[[random.Random], bool | None], rate: float, at: int) -> None:
         chance = random.Random(self._seed * 97 + at)
         due = time.monotonic() + chance.expovariate(rate)
         while not self._ended.wait(max(0.0, due - time.monotonic())):
+            done: bool | None = True
             try:
-                act(chance)
+                done = act(chance)
             except Exception as error:  # every kind is a finding
                 self._note(lambda seen, error=error: seen.errors.append(f"{name}: {error!r}"[:300]))
             spent = (time.monotonic() - due) * 1000
-            self._note(lambda seen, spent=spent: seen.ms.setdefault(name, []).append(spent))
+            if done is not False:
+                self._note(lambda seen, spent=spent: seen.ms.setdefault(name, []).append(spent))
             due += chance.expovariate(rate)
 
     def _note(self, write: Callable[[Seen], None]) -> None:
@@ -253,13 +255,13 @@ class Workload:
         self._number += DOCUMENTS_A_TIME
         self._write({name: self._text(name, chance) for name in names})
 
-    def _replace(self, chance: random.Random) -> None:
+    def _replace(self, chance: random.Random) -> bool:
+        """Whether there was something to replace."""
         with self._writing:
             names = chance.sample(list(self.stored), min(DOCUMENTS_A_TIME, len(self.stored)))
-        if names:
-            with self._writing:
-                names = [name for name in names if name in self.stored]
+            if names:
                 self._store({name: self._text(name, chance) for name in names})
+        return bool(names)
 
     def _write(self, documents: dict[str, str]) -> None:
         with self._writing:
@@ -272,10 +274,11 @@ class Workload:
         else:
             self._note(lambda seen: seen.wrong.append(f"{acknowledged} of {len(documents)} acknowledged"))
 
-    def _delete(self, chance: random.Random) -> None:
+    def _delete(self, chance: random.Random) -> bool:
+        """Whether there were enough to delete some."""
         with self._writing:
             if len(self.stored) < self._most:
-                return
+                return False
             gone = chance.sample(list(self.stored), 2 * DOCUMENTS_A_TIME)
             removed = self._target.delete(gone)
             for name in gone:
@@ -283,3 +286,4 @@ class Workload:
             self.deleted.extend(gone)
             if removed != len(gone):
                 self._note(lambda seen: seen.wrong.append(f"{removed} of {len(gone)} removed"))
+        return True

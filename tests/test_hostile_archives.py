@@ -171,6 +171,44 @@ def test_many_small_values_count_as_what_they_take_where_they_are_read(tmp_path:
     assert rejected.source.endswith("a.parquet#2")
 
 
+@pytest.mark.parametrize("kind", ["list", "list of two", "map"])
+def test_a_value_that_a_row_names_many_times_counts_each_time(tmp_path: Path, kind: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shared = pa.DictionaryArray.from_arrays([0] * 20, ["x" * 1_000])
+    column = {
+        "list": lambda: pa.ListArray.from_arrays([0, 20], shared),
+        "list of two": lambda: pa.ListArray.from_arrays([0, 10], pa.FixedSizeListArray.from_arrays(shared, 2)),
+        "map": lambda: pa.MapArray.from_arrays([0, 20], [str(number) for number in range(20)], shared),
+    }[kind]()
+    table = pa.table({"text": ["Tides rise."], "notes": column})
+    assert table.nbytes < 4_000
+    pq.write_table(table, tmp_path / "a.parquet")
+    documents, [rejected] = read(tmp_path / "a.parquet", max_line_bytes=15_000)
+    assert not documents
+    assert rejected.reason.endswith("bytes, more than documents.max_line_bytes (15,000)")
+
+
+def test_values_of_every_nested_kind_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "text": pa.array(["Tides rise.", "Tides fall."]),
+        "map": pa.array([[("a", 1), ("b", None)], None], pa.map_(pa.string(), pa.int64())),
+        "lists": pa.array([[["a"], []], None], pa.list_(pa.list_(pa.string()))),
+        "two": pa.array([[1.5, 2.5], None], pa.list_(pa.float64(), 2)),
+        "struct": pa.array([{"a": {"b": [1]}}, None], pa.struct({"a": pa.struct({"b": pa.list_(pa.int8())})})),
+        "view": pa.array([["a"], None], pa.list_view(pa.string())),
+        "category": pa.array(["a", None]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    documents, rejected = read(tmp_path / "a.parquet")
+    assert not rejected
+    assert [document.text for document in documents] == ["Tides rise.", "Tides fall."]
+
+
 def test_a_table_that_is_left_in_the_middle_does_not_disturb_the_next(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -97,7 +97,7 @@ def pdf(text: str = "A leaking pipe.") -> bytes:
 
 
 def parquet() -> bytes:
-    """Three rows in two groups, with a list, a struct, a time and a null."""
+    """Three rows in two groups, with values of every nested kind, categories and nulls."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -108,6 +108,9 @@ def parquet() -> bytes:
             "tags": [["x", "y"], [], None],
             "year": [1.5, float("nan"), 3.0],
             "box": [{"a": 1}, None, {"a": 2}],
+            "notes": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+            "place": pa.array([[1.5, 2.5], None, [0.0, -1.0]], pa.list_(pa.float32(), 2)),
+            "kind": pa.array(["x", None, "x"]).dictionary_encode(),
         }
     )
     packed = io.BytesIO()

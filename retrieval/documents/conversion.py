@@ -119,9 +119,12 @@ def _cells(column: Any) -> int:
     """Values, also those of lists: a bit here is a pointer where it is read."""
     import pyarrow as pa
 
-    if pa.types.is_struct(column.type):
+    kind = column.type
+    if pa.types.is_map(kind):  # Arrow flattens lists alone
+        column = column.cast(pa.list_(pa.struct([kind.key_field, kind.item_field])))
+    if pa.types.is_struct(kind):
         return len(column) + sum(map(_cells, column.flatten()))
-    return len(column) + (_cells(column.flatten()) if pa.types.is_nested(column.type) else 0)
+    return len(column) + (_cells(column.flatten()) if pa.types.is_nested(kind) else 0)
 
 
 def _spelled_out(kind: Any) -> Any:
@@ -130,9 +133,14 @@ def _spelled_out(kind: Any) -> Any:
 
     if pa.types.is_dictionary(kind):
         return kind.value_type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_map(kind):
+        key, item = (part.with_type(_spelled_out(part.type)) for part in (kind.key_field, kind.item_field))
+        return pa.map_(key, item, kind.keys_sorted)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         item = kind.value_field.with_type(_spelled_out(kind.value_type))
-        return pa.list_(item) if pa.types.is_list(kind) else pa.large_list(item)
+        if pa.types.is_large_list(kind):
+            return pa.large_list(item)
+        return pa.list_(item, kind.list_size if pa.types.is_fixed_size_list(kind) else -1)
     if pa.types.is_struct(kind):
         return pa.struct([part.with_type(_spelled_out(part.type)) for part in kind])
     return kind
