@@ -507,6 +507,21 @@ class TwoStagePipeline:
         with self._switch.use() as serving:
             yield serving
 
+    def publish(self) -> None:
+        """Let processes that only read have an embedded index as it is now, also before its first change.
+
+        What changes leave is published by itself, once anything is. Does nothing where ``store.publish`` is false, or
+        for other stores.
+
+        Raises:
+            StoreError: The copy cannot be made; who reads keeps the state before.
+        """
+        from retrieval.stores.edge import EdgeStore
+
+        with self._write_lock:
+            if isinstance(self.store, EdgeStore):
+                self.store.publish()
+
     def reranker(self) -> Reranker:
         """The cross-encoder; opened at the first call.
 

@@ -99,8 +99,8 @@ def test_an_index_that_another_process_serves_is_told_clearly(index: Path, tmp_p
         code, message = run("--port", 0, "--index", index)
         assert code == 1
         assert f"in use by process {service.process.pid}" in message
-        assert "An embedded index belongs to one process" in message
-        assert "configs/server.yaml" in message
+        assert "An embedded index has one writer" in message
+        assert "to search it beside that, use --read-only" in message
         assert found(service.client, "copper") == ["old"]
 
 

@@ -26,6 +26,9 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines although no keys are configured.")
     ] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Only search, beside the process that writes to the index.")
+    ] = False,
     no_playground: Annotated[
         bool, typer.Option("--no-playground", help="Leave out the page at / for trying searches.")
     ] = False,
@@ -33,7 +36,8 @@ def serve(
     """Serve search, ingest, embeddings and rerank over HTTP until SIGTERM or Ctrl-C.
 
     The section 'service' of the configuration holds keys, limits and timeouts; see configs/service.yaml. An index that
-    does not exist yet is made. An embedded index belongs to one process: while this one serves it, use HTTP.
+    does not exist yet is made. An embedded index has one writer: while this process serves it, send documents to it.
+    With --read-only any number of services search an index that another process writes to.
     """
     from pipelines.listening import url_of
     from pipelines.render.output import error_console, write_json
@@ -42,12 +46,16 @@ def serve(
     from pipelines.service.reload import warm_up
     from pipelines.service.server import listen, require_safe, serve
 
-    config = _service_config(invocation, host, port, insecure=insecure, playground=not no_playground)
+    config = _service_config(
+        invocation, host, port, insecure=insecure, read_only=read_only, playground=not no_playground
+    )
     require_safe(config)
     with listen(config) as listener:
         pipeline = _open(invocation, config)
         try:
             warm_up(pipeline)
+            if not config.read_only:
+                _let_others_read(pipeline)
             app = create_app(pipeline, config, resolve=lambda name: _resolve(invocation, config, name))
         except BaseException:
             pipeline.close()
@@ -64,12 +72,13 @@ def serve(
 
 
 def _service_config(
-    invocation: Invocation, host: str | None, port: int | None, *, insecure: bool, playground: bool
+    invocation: Invocation, host: str | None, port: int | None, *, insecure: bool, read_only: bool, playground: bool
 ) -> ServiceConfig:
     from pipelines.service import load_service_config
 
     config = load_service_config(invocation.config, invocation.overrides or ())
-    given = {"host": host, "port": port, "insecure": insecure or None, "playground": None if playground else False}
+    given = {"host": host, "port": port, "insecure": insecure or None, "read_only": read_only or None}
+    given["playground"] = None if playground else False
     return config.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
@@ -79,12 +88,25 @@ def _open(invocation: Invocation, config: ServiceConfig) -> TwoStagePipeline:
 
     settings, folder = invocation.resolve()
     try:
-        return TwoStagePipeline.open(folder or Path(), settings)
+        return TwoStagePipeline.open(folder or Path(), settings, read_only=config.read_only)
     except StoreBusyError as error:
+        if config.read_only:
+            raise
         raise StoreBusyError(
-            f"{error}. An embedded index belongs to one process: if that is another 'retrieval serve', send requests "
-            "there; to serve from several processes, use a Qdrant server (configs/server.yaml)"
+            f"{error}. An embedded index has one writer: if that is another 'retrieval serve', send requests there; "
+            "to search it beside that, use --read-only"
         ) from error
+
+
+def _let_others_read(pipeline: TwoStagePipeline) -> None:
+    import logging
+
+    from retrieval.errors import StoreError
+
+    try:
+        pipeline.publish()
+    except StoreError as error:
+        logging.getLogger(__name__).warning("no other process can search this index: %s", error)
 
 
 def _resolve(invocation: Invocation, config: ServiceConfig, name: str | None) -> tuple[Config, Path | None]:

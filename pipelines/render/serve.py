@@ -22,6 +22,8 @@ _PATHS = (
     ("rerank", "POST /v1/rerank, /v2/rerank (Cohere, Jina)"),
     ("operation", "GET /health /ready /metrics /openapi.json, POST /v1/admin/reload"),
 )
+_READING = {"documents": "GET /v1/documents/ID"}
+"""What stands in place of a row where the service only reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Started:
         keys: How many keys are known.
         uploads: Where uploads wait.
         keeps_uploads: Whether uploads that wait survive the process.
+        read_only: Whether it only searches.
     """
 
     url: str
@@ -57,6 +60,7 @@ class Started:
     keys: int
     uploads: str
     keeps_uploads: bool
+    read_only: bool
 
     @classmethod
     def of(cls, app: FastAPI, url: str) -> Self:
@@ -79,6 +83,7 @@ class Started:
             keys=len(service.keys),
             uploads=str(service.jobs.spool.root),
             keeps_uploads=service.keeps_uploads,
+            read_only=service.config.read_only,
         )
 
 
@@ -89,10 +94,12 @@ def render_started(console: Console, started: Started) -> None:
         console: Where to.
         started: The service.
     """
-    keys = f"{started.keys} bearer keys" if started.keys else "none: whoever reaches the port may do everything"
+    everything = "search" if started.read_only else "do everything"
+    keys = f"{started.keys} bearer keys" if started.keys else f"none: whoever reaches the port may {everything}"
+    mode = ", read-only" if started.read_only else ""
     uploads = started.uploads if started.keeps_uploads else f"{started.uploads} (gone when this process ends)"
     rows = [
-        ("index", f"{started.index}: {started.documents:,} documents, {started.passages:,} passages"),
+        ("index", f"{started.index}: {started.documents:,} documents, {started.passages:,} passages{mode}"),
         ("models", f"{started.encoder}, {started.reranker}"),
         ("workers", f"{started.workers}, and {started.queue} requests may wait"),
         ("keys", keys),
@@ -100,6 +107,8 @@ def render_started(console: Console, started: Started) -> None:
         ("playground", started.playground or "off"),
         *_PATHS,
     ]
+    if started.read_only:
+        rows = [(name, _READING.get(name, value)) for name, value in rows if name not in {"uploads", "ingest"}]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

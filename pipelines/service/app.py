@@ -104,7 +104,7 @@ def create_app(
     """Build the service.
 
     Args:
-        pipeline: Open pipeline; it is closed when the application ends.
+        pipeline: Open pipeline, read-only where the settings say so; it is closed when the application ends.
         config: Settings.
         resolve: Gives the settings and the folder of the index that a reload opens; ``None`` where there is no reload.
 
@@ -115,7 +115,7 @@ def create_app(
         ConfigError: A key is missing or cannot be used.
         StoreError: The folder of uploads cannot be used.
     """
-    service = Service(pipeline, config, Keys(config.keys), resolve)
+    service = Service(pipeline, config, Keys(config.keys, read_only=config.read_only), resolve)
     access = AccessLog()
 
     @asynccontextmanager

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Request, Security
@@ -28,12 +29,16 @@ class Keys:
     Args:
         configs: Names of environment variables and what their keys may do; none lets everybody do everything.
         environment: Where the keys stand.
+        read_only: Nobody may write, whatever a key says.
 
     Raises:
         ConfigError: A variable is not set, a key is short or not printable ASCII, or two keys are the same.
     """
 
-    def __init__(self, configs: Iterable[KeyConfig], environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, configs: Iterable[KeyConfig], environment: Mapping[str, str] = os.environ, *, read_only: bool = False
+    ) -> None:
+        self._anonymous = _reading(ANONYMOUS) if read_only else ANONYMOUS
         self._entries: list[tuple[bytes, Principal]] = []
         for config in configs:
             key = environment.get(config.env, "")
@@ -46,7 +51,8 @@ class Keys:
             digest = hashlib.sha256(key.encode()).digest()
             if any(hmac.compare_digest(digest, other) for other, _ in self._entries):
                 raise ConfigError(f"service.keys: {config.env} holds the same key as another variable")
-            self._entries.append((digest, Principal(config.env, frozenset(config.scopes), config.tenant)))
+            principal = Principal(config.env, frozenset(config.scopes), config.tenant)
+            self._entries.append((digest, _reading(principal) if read_only else principal))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -61,7 +67,7 @@ class Keys:
             ServiceError: 401, there is no key or it is wrong.
         """
         if not self._entries:
-            return ANONYMOUS
+            return self._anonymous
         scheme, _, key = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key:
             raise _unauthorized("a key is needed: Authorization: Bearer KEY", 'Bearer realm="retrieval"')
@@ -83,11 +89,15 @@ def authorize(context: RequestContext, scope: Scope) -> Principal:
         scope: What is needed.
 
     Raises:
-        ServiceError: 403, the key lacks the scope.
+        ServiceError: 403, the key lacks the scope, or the service writes for nobody.
     """
     principal = context.principal
     if principal is None:
         raise _unauthorized("a key is needed: Authorization: Bearer KEY", 'Bearer realm="retrieval"')
+    if scope == "write" and principal.read_only:
+        raise ServiceError(
+            403, "read_only", "this service only reads its index; send changes to the process that writes to it"
+        )
     if scope not in principal.scopes:
         raise ServiceError(
             403,
@@ -96,6 +106,10 @@ def authorize(context: RequestContext, scope: Scope) -> Principal:
             headers={"WWW-Authenticate": f'Bearer realm="retrieval", error="insufficient_scope", scope="{scope}"'},
         )
     return principal
+
+
+def _reading(principal: Principal) -> Principal:
+    return replace(principal, scopes=principal.scopes - {"write"}, read_only=True)
 
 
 def requires(scope: Scope) -> Callable[..., Awaitable[Principal]]:

@@ -113,6 +113,9 @@ class ServiceConfig(_Section):
     indexes: str | None = Field(
         default=None, description="folder of the indexes that a reload may name; null: only the configured one"
     )
+    read_only: bool = Field(
+        default=False, description="search beside the process that writes to the index; nothing can be changed here"
+    )
     workers: Positive | None = Field(
         default=None, description="threads that search and rerank; null: one for each core"
     )

@@ -20,11 +20,13 @@ class Principal:
         name: Name of the environment variable with the key; ``anonymous`` where no keys are configured.
         scopes: What it may do.
         tenant: The only tenant whose documents it sees and writes; ``None`` for all.
+        read_only: Whether the service writes for nobody.
     """
 
     name: str
     scopes: frozenset[Scope]
     tenant: str | None = None
+    read_only: bool = False
 
 
 @dataclass(slots=True)

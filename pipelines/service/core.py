@@ -63,7 +63,7 @@ class Service:
         self.writer = WorkerPool(1, config.queue, name="write")
         self.resolve = resolve
         self.draining = False
-        self._temporary, spool = _spool_folder(pipeline, config.jobs.spool)
+        self._temporary, spool = _spool_folder(pipeline, config)
         self.jobs = JobBoard(
             Spool(spool), self.write, config.jobs, config.limits, self.metrics, lambda: self.tenant_field
         )
@@ -163,11 +163,12 @@ class Service:
         gauge("retrieval_index_passages", "Passages in the index.", lambda: self._manifest().passages)
 
 
-def _spool_folder(pipeline: TwoStagePipeline, named: str | None) -> tuple[TemporaryDirectory[str] | None, Path]:
+def _spool_folder(pipeline: TwoStagePipeline, config: ServiceConfig) -> tuple[TemporaryDirectory[str] | None, Path]:
     """Where uploads wait, and the temporary folder that has to be erased in the end, if it is one."""
-    if named is not None:
-        return None, Path(named)
-    if isinstance(pipeline.config.store, EdgeStoreConfig):
+    if not config.read_only and config.jobs.spool is not None:
+        return None, Path(config.jobs.spool)
+    # Uploads beside an index that is only read are those of another service.
+    if not config.read_only and isinstance(pipeline.config.store, EdgeStoreConfig):
         return None, Path(pipeline.store.location) / "uploads"
     temporary = TemporaryDirectory(prefix="retrieval-uploads-")
     return temporary, Path(temporary.name)

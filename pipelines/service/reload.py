@@ -18,7 +18,9 @@ Resolve = Callable[[str | None], tuple[Config, Path | None]]
 """Gives the settings as they stand now, and the folder of the embedded index: the configured one, or one by name."""
 
 
-def reload_pipeline(holder: PipelineHolder, config: Config, folder: Path | None) -> TwoStagePipeline:
+def reload_pipeline(
+    holder: PipelineHolder, config: Config, folder: Path | None, *, read_only: bool = False
+) -> TwoStagePipeline:
     """Open what the settings describe, warm it up, and let it serve; call it where nothing writes meanwhile.
 
     An embedded index that is open already stays open and gets a new pipeline around it, since only one handle may have
@@ -28,6 +30,7 @@ def reload_pipeline(holder: PipelineHolder, config: Config, folder: Path | None)
         holder: Holds the pipeline in use.
         config: Settings of the next one.
         folder: Folder of an embedded index; ``None`` for other stores.
+        read_only: As for `TwoStagePipeline.open`; then an index that is open already is opened once more.
 
     Returns:
         The pipeline that serves now.
@@ -36,8 +39,12 @@ def reload_pipeline(holder: PipelineHolder, config: Config, folder: Path | None)
         RetrievalError: It cannot be opened; the old one goes on serving.
     """
     with holder.use() as current:
-        shared = _is_open_in(current, config, folder)
-        following = _around(current, config, folder) if shared else TwoStagePipeline.open(folder or Path(), config)
+        shared = not read_only and _is_open_in(current, config, folder)
+        following = (
+            _around(current, config, folder)
+            if shared
+            else TwoStagePipeline.open(folder or Path(), config, read_only=read_only)
+        )
         try:
             warm_up(following)
         except BaseException:

@@ -303,13 +303,15 @@ class EdgeStore:
             self._publisher.after()
 
     def publish(self) -> None:
-        """Let readers see the index as it stands; see `retrieval.stores.published`.
+        """Let readers see the index as it stands, where they do not yet; see `retrieval.stores.published`.
+
+        Does nothing where ``store.publish`` is false.
 
         Raises:
             StoreError: Changes are under way, or the copy cannot be made; readers keep the state before.
         """
         with self._writes():
-            self._publisher.publish()
+            self._publisher.publish_if_new()
 
     def verify(self) -> None:
         """Compare the number and the digest of all ids with the manifest; reads every id.

@@ -154,6 +154,16 @@ class Publisher:
             self._try()
             self._not_before = time.monotonic() + _SHARE * (time.monotonic() - began)
 
+    def publish_if_new(self) -> None:
+        """Publish what there is now, unless that is done, or nothing is to be published.
+
+        Raises:
+            StoreError: As for `publish`.
+        """
+        publication = current_publication(self._root)
+        if self._enabled and (publication is None or publication.digest != manifest_digest(self._root)):
+            self.publish()
+
     def publish(self) -> None:
         """Publish what there is now.
 

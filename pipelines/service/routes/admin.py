@@ -66,7 +66,7 @@ async def reload(
     started = time.monotonic()
 
     def work(_current: object) -> ReloadReply:
-        following = reload_pipeline(service.holder, *resolve(body.index))
+        following = reload_pipeline(service.holder, *resolve(body.index), read_only=service.config.read_only)
         manifest, encoder = following.manifest, following.manifest.encoder
         return ReloadReply(
             index=following.store.location,
