@@ -103,6 +103,13 @@ def build_adapted(index: Path, documents: Path) -> None:
     TwoStagePipeline.open(index).close()  # which erases the generation before
 
 
+def build_published(index: Path, documents: Path) -> None:
+    """With the copy that readers have, of the state as it is."""
+    build_changed(index, documents)
+    with TwoStagePipeline.open(index) as pipeline:
+        pipeline.publish()
+
+
 def build_unsealed(index: Path, documents: Path) -> None:
     """Without a seal, as a writer leaves it that was killed."""
     build_changed(index, documents)
@@ -117,11 +124,19 @@ class Variant:
         build: Makes it, from documents.
         kinds: Kinds of files that are damaged; empty for all. What variants have in common is damaged in one of them.
         damages: What is done to them.
+        published: Whether the copy for readers stays, from which a repair takes files.
     """
 
     build: Callable[[Path, Path], None]
     kinds: tuple[str, ...] = ()
     damages: tuple[str, ...] = tuple(DAMAGES)
+    published: bool = False
+
+    def make(self, index: Path, documents: Path) -> None:
+        """Make an index of this variant."""
+        self.build(index, documents)
+        if not self.published:
+            shutil.rmtree(index / "published", ignore_errors=True)
 
 
 VARIANTS = {
@@ -130,6 +145,12 @@ VARIANTS = {
     "quantized": Variant(build_quantized, ("codes", "dense vectors", "their state")),
     "adapted": Variant(build_adapted, ("encoder", "manifest", "payload pages", "payload tracker", "id tracker")),
     "plain": Variant(build_plain, (), ("delete", "flip in the middle")),
+    "published": Variant(
+        build_published,
+        ("copy for readers", "payload pages", "payload tracker", "dense vectors", "BM25 rows", "id tracker"),
+        ("delete", "cut in half", "flip in the middle"),
+        published=True,
+    ),
     "no seal": Variant(build_unsealed, (), ("delete", "cut in half", "flip in the middle")),
 }
 
@@ -141,9 +162,9 @@ def copy_index(source: Path, target: Path) -> Path:
     return target
 
 
-def answers(index: Path) -> Answers:
+def answers(index: Path, *, read_only: bool = False) -> Answers:
     """Everything an index says: points with their vectors, results of searches, facets."""
-    with TwoStagePipeline.open(index) as pipeline:
+    with TwoStagePipeline.open(index, read_only=read_only) as pipeline:
         points = {
             point.id: (
                 {name: value for name, value in point.payload.items() if name != "run"},
@@ -181,7 +202,7 @@ def run_case(built: Path, documents: Path, case: Case, expected: Answers, scratc
     index = copy_index(built, scratch / "index")
     damage = DAMAGES[case.damage]
     damage(index / case.file)
-    record |= _in_use(index, expected)
+    record |= _in_use(index, expected, read_only=case.kind == "copy for readers")
     index = copy_index(built, scratch / "index")
     damage(index / case.file)
     found = deep_check(index).damage
@@ -191,14 +212,14 @@ def run_case(built: Path, documents: Path, case: Case, expected: Answers, scratc
     return record
 
 
-def _in_use(index: Path, expected: Answers) -> dict[str, Any]:
+def _in_use(index: Path, expected: Answers, *, read_only: bool) -> dict[str, Any]:
     """What somebody sees who opens a damaged index and uses it."""
     try:
-        TwoStagePipeline.open(index).close()
+        TwoStagePipeline.open(index, read_only=read_only).close()
     except RetrievalError as error:
         return {"open": str(error).replace(str(index), "INDEX"), "use": "", "same_answers": False}
     try:
-        return {"open": "", "use": "", "same_answers": not differences(answers(index), expected)}
+        return {"open": "", "use": "", "same_answers": not differences(answers(index, read_only=read_only), expected)}
     except Exception as error:  # whatever the engine makes of it
         said = str(error).replace(str(index), "INDEX")
         return {"open": "", "use": f"{type(error).__name__}: {said}", "same_answers": False}
@@ -211,6 +232,8 @@ def _repaired(index: Path, documents: Path, expected: Answers, record: dict[str,
         record["repair"] = {"done": report.done, "lost": lost, "reread": report.reread, "complete": report.complete}
         record["notes"] = list(report.notes)
         record["differs"] = differences(answers(index), expected)
+        if record["kind"] == "copy for readers":
+            record["differs"] += differences(answers(index, read_only=True), expected)
         return not record["differs"]
     except RetrievalError as error:
         record["repair"] = {"error": str(error).replace(str(index), "INDEX")}
@@ -225,7 +248,7 @@ def run_variant(
     built = place / name
     variant = VARIANTS[name]
     if not built.exists():
-        variant.build(built, documents)
+        variant.make(built, documents)
     expected = answers(copy_index(built, place / "work" / "index"))
     for case in cases(built, damages=variant.damages):
         if case.name in done or (variant.kinds and case.kind not in variant.kinds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,14 +18,17 @@ case.
 
 **Protocol.** An index of 240 text files (288 passages) in each of these variants: as an ingest leaves it (*plain*); put
 in order, then passages removed and added (*changed*); with a graph; quantized to two bits; with an encoder of its own
-(*adapted*). 20 texts of *changed* were handed over in Python, all others are files. Of a copy one file is damaged:
+(*adapted*); and as *changed*, with the copy that readers beside a writer have, from which a repair takes files that are
+whole there (*published*; the others have none). 20 texts of *changed* were handed over in Python, all others are files.
+Of a copy one file is damaged:
 deleted, cut in half, one bit flipped (at the start, in the middle, near the end of what is not zero), one page of 4 KiB
 zeroed; files of zeros are only deleted. *Refused at open*: opening raises an error that names the damage, mostly before
 the engine sees the files. *Error in use*: opening does not, but reading everything and searching does. *No answer
 changed*: opened as it is, the damaged copy gave the same passages, vectors, facets and results. *Wrong answers*: what
 is left of all cases. *Noticed by doctor*: `retrieval doctor --deep` fails. *Repaired*: after
 `retrieval repair --source DOCUMENTS` every passage, vector, BM25 row and facet is bit by bit what it was before, and
-results are in the same order with the same scores to 1e-5 (the engine adds BM25 terms in varying order).
+results are in the same order with the same scores to 1e-5 (the engine adds BM25 terms in varying order). *Told*: it is
+not as it was, and the repair says what is missing or different, and ends with exit code 1 where something is missing.
 
 **Machine.** {machine}
 """
@@ -44,7 +48,7 @@ def page(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         parts.append(
             "## Without a seal\n\nA writer that is killed leaves none until the next clean close. Then only what is in "
             "the files can tell; damage that changes no answer is not noticed.\n\n"
-            f"{_table(_grouped(records, 'kind'))}\n\n{_unnoticed(records)}"
+            f"{_table(_grouped(records, 'kind'))}\n\n{_unnoticed(records)}\n\n{chr(10).join(_not_as_before(records))}"
         )
     return "\n\n".join(parts).rstrip() + "\n"
 
@@ -59,8 +63,8 @@ def _grouped(records: Iterable[Mapping[str, Any]], by: str) -> dict[str, list[Ma
 def _table(groups: Mapping[str, list[Mapping[str, Any]]]) -> str:
     lines = [
         "| | cases | refused at open | error in use | no answer changed | wrong answers "
-        "| noticed by doctor | repaired |",
-        "|---|---|---|---|---|---|---|---|",
+        "| noticed by doctor | repaired | told |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     everything = [record for records in groups.values() for record in records]
     for name, records in (*groups.items(), ("**all**", everything)):
@@ -72,17 +76,38 @@ def _table(groups: Mapping[str, list[Mapping[str, Any]]]) -> str:
         wrong = number - opened - used - same
         lines.append(
             f"| {name} | {number} | {opened} | {used} | {same} | {wrong} "
-            f"| {deep} of {number} | {repaired} of {number} |"
+            f"| {deep} of {number} | {repaired} of {number} | {sum(map(_is_told, records))} |"
         )
     return "\n".join(lines)
 
 
 def _exceptions(records: list[Mapping[str, Any]]) -> str:
-    wrong = [record for record in records if not record["deep"]]
-    lost = [record for record in records if not record["repaired"]]
-    lines = [f"- not noticed: {record['damage']} {record['file']}" for record in wrong]
-    lines += [f"- not as it was: {record['damage']} {record['file']} ({_why(record)})" for record in lost]
+    silent = [record for record in records if not record["deep"]]
+    lines = [f"- not noticed, {_effect(record)}: {record['damage']}, {_short(record['file'])}" for record in silent]
+    lines += _not_as_before(records)
     return "## Exceptions\n\n" + ("\n".join(lines) if lines else "None.")
+
+
+def _not_as_before(records: list[Mapping[str, Any]]) -> list[str]:
+    groups: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for record in records:
+        if not record["repaired"]:
+            groups[record["kind"], _why(record)] += 1
+    return [f"- not as it was, {number} of {kind}: {why}" for (kind, why), number in groups.items()]
+
+
+def _effect(record: Mapping[str, Any]) -> str:
+    return "no answer changed" if record.get("same_answers") else "**an answer changed**"
+
+
+def _short(file: str) -> str:
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "SEGMENT", file)
+
+
+def _is_told(record: Mapping[str, Any]) -> bool:
+    repair = record.get("repair", {})
+    said = repair.get("lost") or repair.get("complete") is False or repair.get("error") or record.get("notes")
+    return not record["repaired"] and bool(said)
 
 
 def _unnoticed(records: list[Mapping[str, Any]]) -> str:
@@ -95,9 +120,16 @@ def _unnoticed(records: list[Mapping[str, Any]]) -> str:
 
 
 def _why(record: Mapping[str, Any]) -> str:
-    repair = record.get("repair", {})
-    notes = "; ".join(record.get("notes", ()))
-    return str(repair.get("error") or notes or repair)
+    repair, notes = record.get("repair", {}), record.get("notes", ())
+    if "error" in repair:
+        return f"it is refused: {repair['error']}"
+    if any("run 'retrieval adapt' again" in note for note in notes):
+        return "the adapted encoder is gone, vectors are those of the encoder that it came from; told"
+    if repair.get("lost"):
+        return "texts that were handed over, and stood in this place alone, are gone; told by name"
+    if repair.get("complete") is False:
+        return "documents that had been removed are there again, as their files are; told"
+    return f"**not told**: {', '.join(record.get('differs', ()))}"
 
 
 def _machine() -> str:

@@ -16,6 +16,8 @@ from retrieval.stores.index_folder import find_live
 from retrieval.stores.index_layout import GENERATIONS, MANIFEST_COPY, SETTINGS
 from retrieval.stores.json_files import read_json
 from retrieval.stores.lock import IndexLock
+from retrieval.stores.published import named_publication
+from retrieval.stores.published_seal import damage_of_publication
 from retrieval.stores.seal import SEAL, compare_digests, read_seal
 
 
@@ -76,6 +78,14 @@ def _examine(folder: Path) -> FilesReport:
     checks = [own.check("files", f"{', '.join([*small, SETTINGS])} are whole"), sealed]
     if live.previous is not None and (folder / GENERATIONS / str(live.previous)).is_dir():
         checks.append(_sealed(folder, live.previous, "previous"))
+    publication = named_publication(folder)
+    if publication is not None:
+        found = damage_of_publication(publication.folder, publication.digest, contents=True)
+        place = publication.folder.relative_to(folder).as_posix()
+        copies = Findings()
+        for different in found:
+            copies.add(Finding("file", f"{place}/{different.name}", different.problem))
+        checks.append(copies.check("published", f"{place}, from which other processes read, is as it was made"))
     return FilesReport(tuple(checks), proven=sealed.ok)
 
 

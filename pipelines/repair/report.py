@@ -8,7 +8,7 @@ from typing import Literal
 from pipelines.index_checks import Finding
 
 Done = Literal["nothing", "files", "index"]
-"""``nothing`` was damaged; only small ``files`` were restored; the whole ``index`` was made again from its texts."""
+"""``nothing`` was damaged; ``files`` were put back from a copy; the whole ``index`` was made again from its texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class RepairReport:
     Args:
         done: How much of the index was made again.
         damage: What was found, by name.
-        restored: Small files that were restored, with where from.
+        restored: Files that were put back, with where from, and what else was put right with files.
         documents: Documents in the index now.
         passages: Passages in the index now.
         texts_from: Where texts were read: ``files`` without the engine, ``engine``, or empty.

@@ -11,9 +11,10 @@ from pipelines.deep import deep_check
 from pipelines.index_checks import Check, Finding
 from pipelines.opening import settings_of
 from pipelines.progress import StepCallback
+from pipelines.repair.copies import restore_from_publication
 from pipelines.repair.rebuilding import Rebuilt, rebuild_from_texts
 from pipelines.repair.report import Done, RepairReport
-from pipelines.repair.small_files import restore_small_files
+from pipelines.repair.small_files import restore_small_files, withdraw_damaged_publication
 from retrieval.config import Config
 from retrieval.errors import RetrievalError, StoreError
 from retrieval.manifest import peek_manifest
@@ -23,6 +24,9 @@ from retrieval.stores.generation_settings import Settings
 from retrieval.stores.index_folder import IndexFolder, Live, find_live
 from retrieval.stores.index_layout import GENERATIONS
 from retrieval.stores.seal import SEAL
+
+_NO_REBUILD = ("settings", "published")
+"""Checks whose findings need no new index."""
 
 
 def repair_index(
@@ -68,8 +72,13 @@ def repair_index(
         discarded = index.discard_damaged() if discard else []
     notes = tuple(f"the damaged generation {number} that was kept is erased" for number in discarded)
     config = config or _settings(folder)
-    damage = _damage(folder, config, tell)
-    if damage is not None:
+    damage = left = _damage(folder, config, tell)
+    with _locked(folder):
+        copied = tuple(restore_from_publication(folder, live.number)) if damage is not None else ()
+        restored += (*copied, *withdraw_damaged_publication(folder))
+    if copied:
+        left = _damage(folder, config, tell)
+    if left is not None:
         with _locked(folder) as index:
             rebuilt = rebuild_from_texts(
                 index, find_live(folder) or live, config, [Path(source) for source in sources], tell
@@ -92,7 +101,7 @@ def _locked(folder: Path) -> Iterator[IndexFolder]:
 
 def _damage(folder: Path, config: Config, tell: StepCallback) -> tuple[Finding, ...] | None:
     """What a deep check finds; ``None`` for a sound index."""
-    checks = [check for check in deep_check(folder, config, on_progress=tell).damage if check.name != "settings"]
+    checks = [check for check in deep_check(folder, config, on_progress=tell).damage if check.name not in _NO_REBUILD]
     if not checks:
         return None
     return tuple(finding for check in checks for finding in check.findings or (_finding(check),))

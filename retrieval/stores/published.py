@@ -37,6 +37,7 @@ from retrieval.stores.index_layout import ENCODER, GENERATIONS, SETTINGS
 from retrieval.stores.json_files import read_json, sync_folder, write_json
 from retrieval.stores.plain_files import is_own_folder
 from retrieval.stores.published_files import copy_file, copy_folder, disk_of, shared_with_writer
+from retrieval.stores.published_seal import damage_of_publication, seal_publication
 
 PUBLISHED = "published"
 VIEWS = "views"
@@ -45,6 +46,7 @@ _SHARE = 20
 """Many small writes spend one part in so many on publications, as long as nobody is seen to read them."""
 _POINTER = "current.json"
 _GOING = "going-"
+_TRIES = 20
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,25 @@ def pointer_file(root: Path) -> Path:
 
 
 def current_publication(root: Path) -> Publication | None:
-    """The publication to read, ``None`` where there is none, or none that outlived the last start of the machine."""
+    """The publication to read, ``None`` where there is none, or none that outlived the last start of the machine.
+
+    One with files that are missing or of another size counts as none, and the next one takes its place.
+    """
+    for _ in range(_TRIES):
+        publication = named_publication(root)
+        if publication is None:
+            return None
+        wrong = next(damage_of_publication(publication.folder, publication.digest, contents=False), None)
+        if wrong is None:
+            return publication
+        if named_publication(root) == publication:  # and not only removed because there is a newer one
+            _log.warning("%s is not read: %s, %s", publication.folder, wrong.name, wrong.problem)
+            return None
+    return None
+
+
+def named_publication(root: Path) -> Publication | None:
+    """What `current_publication` gives, whatever its files are."""
     try:
         pointer = read_json(pointer_file(root))
     except StoreCorruptError:
@@ -78,6 +98,14 @@ def current_publication(root: Path) -> Publication | None:
     if not is_own_folder(root / PUBLISHED):
         return None
     return Publication(root / PUBLISHED / Path(pointer["folder"]).name, str(pointer.get("digest")))
+
+
+def withdraw_publications(root: Path) -> None:
+    """Remove all publications of an index that nobody else has locked; who has opened one keeps its copy."""
+    place = root / PUBLISHED
+    if is_own_folder(place):
+        (place / _POINTER).unlink(missing_ok=True)
+        _remove_others(place, None)
 
 
 def manifest_digest(root: Path) -> str | None:
@@ -129,7 +157,7 @@ class Publisher:
         if self._folder.growing or manifest.get("state") == "ready":
             return
         if not self._enabled:
-            self._withdraw()
+            withdraw_publications(self._root)
             return
         before = self._folder.read_manifest()
         if before is None or before.get("state") != "ready" or not before.get("passages"):
@@ -145,7 +173,7 @@ class Publisher:
             return
         manifest = self._folder.read_manifest()
         if not self._enabled:
-            self._withdraw()
+            withdraw_publications(self._root)
         elif manifest is None or manifest.get("state") != "ready":
             return
         elif self._wanted or time.monotonic() >= self._not_before or _somebody_reads(self._root):
@@ -181,6 +209,7 @@ class Publisher:
             if not is_own_folder(place):
                 raise OSError(errno.ENOTDIR, "its folder for publications is a link")
             self._copy(place / name)
+            seal_publication(place / name, self._folder.number)
         except OSError as error:
             shutil.rmtree(place / name, ignore_errors=True)
             raise StoreError(f"cannot publish index {self._root}: {error.strerror or error}") from error
@@ -209,12 +238,6 @@ class Publisher:
             self.publish()
         except StoreError as error:
             _log.warning("readers keep the state before: %s", error)
-
-    def _withdraw(self) -> None:
-        place = self._root / PUBLISHED
-        if is_own_folder(place):
-            (place / _POINTER).unlink(missing_ok=True)
-            _remove_others(place, None)
 
 
 def _somebody_reads(root: Path) -> bool:

@@ -44,7 +44,7 @@ class SealedFile:
     Args:
         size: Bytes.
         time: Time of the last change, nanoseconds; 0 where that says nothing.
-        digest: 32 hex digits over all blocks that are not zero.
+        digest: 32 hex digits over all blocks that are not zero; empty where only the size is known.
         blocks: CRC-32 of each block of 64 KiB, base64 of u32 in order, for files of which a part is worth keeping.
     """
 
@@ -173,7 +173,8 @@ def compare_digests(generation: Path, seal: Seal, *, names: Collection[str] | No
         names: Which files; ``None`` for all, and then also what was not there.
     """
     different = {item.name: item for item in compare_sizes(generation, seal)} if names is None else {}
-    chosen = [name for name in (seal.files if names is None else names) if name not in different]
+    wanted = seal.files if names is None else names
+    chosen = [name for name in wanted if name not in different and seal.files[name].digest]
     for name, digest in zip(chosen, digest_files([generation / name for name in chosen]), strict=True):
         if digest is None:
             different[name] = Difference(name, "it cannot be read")
