@@ -20,6 +20,7 @@ from typing import Any
 from pipelines import TwoStagePipeline
 from pipelines.reader import IndexReader
 from retrieval.stores.edge import EdgeStore
+from retrieval.stores.published import withdraw_publications
 
 _QUERY = "what holds the cell together"
 
@@ -51,7 +52,12 @@ def measure(index: Path, times: int) -> dict[str, Any]:
         alone = _disk(index)
         search = _median(times, lambda: writer.search(_QUERY, rerank=False))
         store.flush()
-        publish = _median(times, store.publish)
+
+        def publish_anew() -> None:
+            withdraw_publications(index)  # what is published already is left alone
+            store.publish()
+
+        publish = _median(times, publish_anew)
         published = _disk(index) - alone
         readers: list[IndexReader] = []
         opening = _median(times, lambda: readers.append(_reader(index)))
@@ -59,7 +65,7 @@ def measure(index: Path, times: int) -> dict[str, Any]:
         beside = _median(times, lambda: readers[0].search(_QUERY, rerank=False))
         turning = []
         for _ in range(times):
-            store.publish()
+            publish_anew()
             turning.append(_seconds(readers[0].refresh))
         passages = writer.manifest.passages
         for reader in readers:
