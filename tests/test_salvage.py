@@ -77,6 +77,17 @@ def test_without_trackers_every_block_is_looked_at(engine: Path, built: tuple[Pa
     assert removed <= {"d1", "d3", "gone"}
 
 
+@pytest.mark.parametrize("size", [b"\0\0\0\0", b"\x09\0\0\0", b"\xff\xff\xff\xff"], ids=["none", "small", "huge"])
+def test_a_payload_is_read_although_its_size_is_damaged(
+    engine: Path, built: tuple[Path, dict[str, StoredPoint]], size: bytes
+) -> None:
+    name, found = next(iter(named(engine).items()))
+    page = engine / found.page
+    data = page.read_bytes()
+    page.write_bytes(data[: found.start] + size + data[found.start + 4 :])
+    assert named(engine)[name].payload == built[1][name].payload
+
+
 def test_nothing_that_is_damaged_raises(engine: Path) -> None:
     chosen = np.random.default_rng(4)
     for path in sorted(engine.rglob("*")):
@@ -112,10 +123,19 @@ def test_blocks_are_read_after_their_format(case: str) -> None:
     assert decompress_block(b"__" + data + b"behind", 2, len(data) + 8, len(expected)) == expected
 
 
+@pytest.mark.parametrize("case", BLOCKS)
+def test_blocks_of_which_only_the_end_is_known(case: str) -> None:
+    data, expected = BLOCKS[case]
+    assert decompress_block(b"__" + data, 2, len(data) + 2, None) == expected
+    with pytest.raises(ValueError, match="block"):
+        decompress_block(data, 0, len(data) - 1, None)
+
+
 @pytest.mark.parametrize(
     ("data", "size", "problem"),
     [
         (b"", 1, "ends after 0"),
+        (b"\x10a\x01\x00", None, "unknown size ends after"),
         (b"\x50hel", 5, "literal reaches beyond"),
         (b"\x50hello", 3, "literal reaches beyond"),
         (b"\x10a\x02\x00", 9, "match reaches beyond"),

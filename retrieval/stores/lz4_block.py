@@ -5,32 +5,35 @@ Source: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
 
 from __future__ import annotations
 
+import sys
 
-def decompress_block(data: bytes, start: int, end: int, size: int) -> bytes:
+
+def decompress_block(data: bytes, start: int, end: int, size: int | None) -> bytes:
     """What a block holds.
 
     Args:
         data: The block, and anything around it.
         start: Where it begins.
         end: Where it ends at the latest.
-        size: How many bytes it holds; reading ends there.
+        size: How many bytes it holds; reading ends there. ``None`` where only ``end`` is known, and exact.
 
     Raises:
         ValueError: It is not such a block.
     """
     out = bytearray()
     at = start
+    most = sys.maxsize if size is None else size
     while at < end:
         token = data[at]
         at += 1
         literals = token >> 4
         if literals == 15:
             at, literals = _length(data, at, end, literals)
-        if at + literals > end or len(out) + literals > size:
+        if at + literals > end or len(out) + literals > most:
             raise ValueError("a literal reaches beyond the block")
         out += data[at : at + literals]
         at += literals
-        if len(out) == size:
+        if len(out) == size or (size is None and at == end):
             return bytes(out)
         if at + 2 > end:
             break
@@ -40,7 +43,7 @@ def decompress_block(data: bytes, start: int, end: int, size: int) -> bytes:
         if length == 15:
             at, length = _length(data, at, end, length)
         length += 4
-        if not 0 < back <= len(out) or len(out) + length > size:
+        if not 0 < back <= len(out) or len(out) + length > most:
             raise ValueError("a match reaches beyond what is there")
         begin = len(out) - back
         if back >= length:
@@ -49,7 +52,7 @@ def decompress_block(data: bytes, start: int, end: int, size: int) -> bytes:
             # It repeats itself: the last bytes again and again.
             pattern = bytes(out[begin:])
             out += (pattern * (length // back + 1))[:length]
-    raise ValueError(f"a block of {size} bytes ends after {len(out)}")
+    raise ValueError(f"a block of {'unknown size' if size is None else f'{size} bytes'} ends after {len(out)}")
 
 
 def _length(data: bytes, at: int, end: int, length: int) -> tuple[int, int]:

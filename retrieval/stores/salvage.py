@@ -108,7 +108,7 @@ class _Pages:
         data = self._page(number)
         if length > _LARGEST or start + length > len(data):
             return None
-        payload = _payload(data, start, start + length)
+        payload = _payload(data, start, start + length) or _payload(data, start, start + length, sized=False)
         return None if payload is None else (payload, start + length)
 
     def walk(self) -> Iterator[SalvagedPayload]:
@@ -137,9 +137,10 @@ def _beginnings(data: bytes) -> list[int]:
     return [int(number) * PAYLOAD_BLOCK for number in np.flatnonzero(opens)]
 
 
-def _payload(data: bytes, start: int, end: int) -> dict[str, Any] | None:
-    size = int.from_bytes(data[start : start + 4], "little")
-    if not 2 <= size <= _LARGEST:
+def _payload(data: bytes, start: int, end: int, *, sized: bool = True) -> dict[str, Any] | None:
+    """The payload that begins at a place, by the size that stands before it, or else by where it ends."""
+    size = int.from_bytes(data[start : start + 4], "little") if sized else None
+    if size is not None and not 2 <= size <= _LARGEST:
         return None
     try:
         value = json.loads(decompress_block(data, start + 4, end, size))
