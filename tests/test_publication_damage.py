@@ -79,7 +79,7 @@ def test_damage_to_the_copy_is_noticed_and_it_is_made_again(index: Path, pattern
     report = repair_index(index)
     assert (report.done, report.generation) == ("files", 1)
     assert report.restored == (
-        f"{'/'.join(path.relative_to(index).parts[:2])} is removed; who reads next has it made again",
+        f"{'/'.join(path.relative_to(index).parts[:2])}, by removing it: who reads next has it made again",
     )
     assert answers(index, read_only=True) == answers(index) == expected
     assert deep_check(index).ok

@@ -60,7 +60,7 @@ def withdraw_damaged_publication(folder: Path) -> Iterator[str]:
         return
     if any(damage_of_publication(publication.folder, publication.digest, contents=True)):
         withdraw_publications(folder)
-        yield f"{publication.folder.relative_to(folder)} is removed; who reads next has it made again"
+        yield f"{publication.folder.relative_to(folder)}, by removing it: who reads next has it made again"
 
 
 def _is_damaged(path: Path) -> bool:
