@@ -39,7 +39,8 @@ def page(record: dict[str, Any], plot: str) -> str:
     lines = [
         "# Hours of mixed load",
         "",
-        f"Written by `python -m benchmarks.soak --collection SCIFACT --minutes 60{together} --out benchmarks/soak.json`.",
+        f"Written by `python -m benchmarks.soak --collection SCIFACT --minutes 60{together}"
+        " --out benchmarks/soak.json`.",
         "",
         "**Protocol.** Searches, two-stage searches, ingests, replacements, deletions and checks arrive at random, each"
         " kind at a rate of its own; time counts from the moment a thing was due. The number of documents is held."
