@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.bench.machine import describe
 
 _UNSEALED = "no seal"
+LAST_DIGITS = "the last digits of a vector"
 
 _HEAD = """# Damage
 
@@ -113,7 +114,9 @@ def _is_told(record: Mapping[str, Any]) -> bool:
 def _unnoticed(records: list[Mapping[str, Any]]) -> str:
     silent = [record for record in records if not record["open"] and not record["deep"]]
     changing = [record for record in silent if not record.get("same_answers")]
-    lines = [f"- {record['damage']} {record['file']}" for record in changing]
+    lines = [
+        f"- {record['damage']}, {_short(record['file'])}: {', '.join(record.get('changed', ()))}" for record in changing
+    ]
     if not changing:
         return f"{len(silent)} were not noticed, and none of these changed an answer."
     return f"{len(silent)} were not noticed, and of these {len(changing)} changed an answer:\n\n" + "\n".join(lines)
@@ -129,7 +132,8 @@ def _why(record: Mapping[str, Any]) -> str:
         return "texts that were handed over, and stood in this place alone, are gone; told by name"
     if repair.get("complete") is False:
         return "documents that had been removed are there again, as their files are; told"
-    return f"**not told**: {', '.join(record.get('differs', ()))}"
+    differs = list(record.get("differs", ()))
+    return f"{LAST_DIGITS}; no result is another" if differs == [LAST_DIGITS] else f"**not told**: {', '.join(differs)}"
 
 
 def _machine() -> str:

@@ -94,16 +94,17 @@ def test_the_page_counts_what_it_was_given() -> None:
         "same_answers": True,
         "deep": ["seal"],
     }
+    changed = {"changed": ["results"], "differs": ["results"]}
     results = {
         "changed": {
             "one": {**noticed, "repaired": True},
             "two": {**noticed, "file": "b", "deep": [], "repaired": False, "repair": {"lost": 1}},
         },
-        "no seal": {"one": {**noticed, "same_answers": False, "deep": [], "repaired": False, "differs": ["results"]}},
+        "no seal": {"one": {**noticed, "same_answers": False, "deep": [], "repaired": False, **changed}},
     }
     text = page(results)
     assert "| log | 2 | 0 | 0 | 2 | 0 | 1 of 2 | 1 of 2 | 1 |" in text
     assert "- not noticed, no answer changed: delete, b" in text
     assert "- not as it was, 1 of log: texts that were handed over" in text
-    assert "1 were not noticed, and of these 1 changed an answer:\n\n- delete a" in text
+    assert "1 were not noticed, and of these 1 changed an answer:\n\n- delete, a: results" in text
     assert "- not as it was, 1 of log: **not told**: results" in text
