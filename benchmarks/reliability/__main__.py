@@ -32,8 +32,8 @@ NOT_COVERED = (
     "over HTTP, and the client is killed.",
     "Small leftovers: a `*.json.new` beside the file that it was to replace, and copies for readers below `published/` "
     "that the next publication tidies, may stay; they are not looked at.",
-    "Indexes with a graph (100,000 passages and more): those here have some hundred passages, so that a kill costs "
-    "seconds.",
+    "Large indexes: those here have some hundred passages, so that a kill costs seconds; where they have a graph, they "
+    "were told to build it for so few.",
 )
 
 

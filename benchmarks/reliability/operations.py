@@ -28,6 +28,7 @@ Tell = Callable[..., None]
 
 ADAPT_STEPS = 6
 _SMALL = {"encoder": {"dimensions": 64}}
+_GRAPH = {"hnsw": {"threshold": 100}}
 _PADDING = 32_000
 _OTHERS = 120
 
@@ -109,10 +110,13 @@ def base(room: Path, *, second_edition: bool = False, **sections: Any) -> None:
         write_folder(room / "documents", documents(2))
 
 
-def _sync(index: Path, room: Path, tell: Tell) -> None:
-    with opened(index, tell) as pipeline:
-        pipeline.ingest(room / "documents", sync=True, on_progress=_shown(tell))
-        tell(done=True)
+def _sync(**sections: Any) -> Callable[[Path, Path, Tell], None]:
+    def run(index: Path, room: Path, tell: Tell) -> None:
+        with opened(index, tell, **sections) as pipeline:
+            pipeline.ingest(room / "documents", sync=True, on_progress=_shown(tell))
+            tell(done=True)
+
+    return run
 
 
 def _short(room: Path) -> None:
@@ -208,10 +212,19 @@ def _with_holes(room: Path) -> None:
         pipeline.delete([name(number) for number in range(0, DOCUMENTS, 4)])
 
 
-def _optimize(index: Path, room: Path, tell: Tell) -> None:
-    with opened(index, tell) as pipeline:
+def _optimize(**sections: Any) -> Callable[[Path, Path, Tell], None]:
+    def run(index: Path, room: Path, tell: Tell) -> None:
+        with opened(index, tell, **sections) as pipeline:
+            pipeline.store.optimize()
+            tell(done=True)
+
+    return run
+
+
+def _with_graph(room: Path) -> None:
+    base(room, second_edition=True, **_GRAPH)
+    with TwoStagePipeline.open(room / "index", parse_config(_GRAPH)) as pipeline:
         pipeline.store.optimize()
-        tell(done=True)
 
 
 def _rebuild(index: Path, room: Path, tell: Tell) -> None:
@@ -280,9 +293,10 @@ OPERATIONS = {
             "sync",
             "a folder again with --sync: changed, removed and new files",
             lambda room: base(room, second_edition=True),
-            _sync,
+            _sync(),
             24,
         ),
+        Operation("sync-graph", "the same where there is a graph", _with_graph, _sync(**_GRAPH), 10),
         Operation("reweigh", "long documents, after which BM25 weighs all passages anew", _short, _ingest(), 14),
         Operation(
             "rebuild", "ingest --rebuild", lambda room: base(room, second_edition=True), _rebuild, 14, whole=True
@@ -311,7 +325,10 @@ OPERATIONS = {
         Operation("quantize", "TurboQuant, 2 bits", base, _quantize, 20, True, whole=True),
         Operation("quantize-off", "and no more", _compressed, _uncompress, 8, True, whole=True),
         Operation(
-            "optimize", "one segment of all points, after deletions", _with_holes, _optimize, 20, True, whole=True
+            "optimize", "one segment of all points, after deletions", _with_holes, _optimize(), 20, True, whole=True
+        ),
+        Operation(
+            "optimize-graph", "the same with a graph and codes", _with_holes, _optimize(**_GRAPH), 12, True, whole=True
         ),
         Operation("publish", "a copy for readers", base, _publish, 10, whole=True),
         Operation("repair", "damaged vectors made again", _damaged, _repair, 12, True, whole=True, mends=True),
