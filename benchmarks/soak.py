@@ -58,11 +58,14 @@ def main() -> None:
     record["date"] = datetime.now(UTC).isoformat(timespec="minutes")
     with ThreadPoolExecutor(len(SUBJECTS) if arguments.together else 1) as pool:
         runs = {subject: pool.submit(_soak, subject, arguments) for subject in arguments.subjects}
-        for subject, run in runs.items():
-            record["subjects"][subject] = run.result()
+        failed = {subject: error for subject, run in runs.items() if (error := run.exception()) is not None}
+        record["subjects"] = {subject: run.result() for subject, run in runs.items() if subject not in failed}
     record["watch"] = watch.seen()
     arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(write_report(record, arguments.out))
+    if record["subjects"]:
+        print(write_report(record, arguments.out))
+    for error in failed.values():
+        raise error
 
 
 def _soak(subject: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -156,7 +159,8 @@ def _state(process: int, index: Path) -> dict[str, Any]:
     """Memory, handles and threads of a process, and the disk of its index."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     kilobytes = {name: int(status[name].split()[0]) for name in ("VmRSS", "RssAnon")}
-    files = [path for path in index.rglob("*") if path.is_file()]
+    # Not Path.rglob, which ends in an error where a folder goes meanwhile.
+    files = [os.path.join(place, name) for place, _, names in os.walk(index) for name in names]
     return {
         "resident_mb": round(kilobytes["VmRSS"] / 1024, 1),
         "anonymous_mb": round(kilobytes["RssAnon"] / 1024, 1),
@@ -166,9 +170,9 @@ def _state(process: int, index: Path) -> dict[str, Any]:
     }
 
 
-def _blocks(path: Path) -> int:
+def _blocks(path: str) -> int:
     try:
-        return path.stat().st_blocks * 512
+        return os.stat(path).st_blocks * 512
     except FileNotFoundError:  # the engine has removed it meanwhile
         return 0
 

@@ -130,9 +130,9 @@ class Rates:
     search: float = 8.0
     two_stage: float = 0.5
     check: float = 2.0
-    ingest: float = 0.4
-    replace: float = 0.1
-    delete: float = 0.4
+    ingest: float = 1.6
+    replace: float = 0.4
+    delete: float = 1.6
 
 
 @dataclass(slots=True)
