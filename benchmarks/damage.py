@@ -247,7 +247,7 @@ def _repaired(index: Path, documents: Path, expected: Answers, record: dict[str,
         report = repair_index(index, sources=[documents])
         lost = sum(one.lost for one in report.lost)
         record["repair"] = {"done": report.done, "lost": lost, "reread": report.reread, "complete": report.complete}
-        record["notes"] = list(report.notes)
+        record["notes"] = [note.replace(str(index), "INDEX") for note in report.notes]
         record["differs"] = differences(answers(index), expected)
         if record["kind"] == "copy for readers":
             record["differs"] += differences(answers(index, read_only=True), expected)
@@ -276,6 +276,15 @@ def run_variant(
     return True
 
 
+def _as_json(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each case."""
+    variants = (
+        f"{json.dumps(name)}: {{\n" + ",\n".join(f" {json.dumps(case)}: {json.dumps(of[case])}" for case in of) + "\n}"
+        for name, of in results.items()
+    )
+    return "{" + ",\n".join(variants) + "}\n"
+
+
 def main() -> None:
     """Run what is missing, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.damage", description=__doc__)
@@ -292,7 +301,7 @@ def main() -> None:
 
         def keep(case: str, record: dict[str, Any], name: str = name) -> None:
             results.setdefault(name, {})[case] = record
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            arguments.out.write_text(_as_json(results), encoding="utf-8")
 
         if not run_variant(name, arguments.work, results.get(name, {}), keep, deadline):
             print(f"stopped in {name}; the same command goes on")
