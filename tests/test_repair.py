@@ -224,6 +224,19 @@ def test_without_any_manifest_the_texts_are_still_there(index: Path) -> None:
     assert deep_check(index).ok
 
 
+def test_a_later_generation_without_a_manifest_is_no_new_index(
+    index: Path, expected: tuple[dict[str, Any], list[Any]]
+) -> None:
+    find(index, "segment.json").unlink()
+    assert repair_index(index).generation == 2
+    (index / "manifest.json").unlink()
+    with pytest.raises(StoreCorruptError, match=r"has passages and no manifest\.json; run 'retrieval repair'"):
+        TwoStagePipeline.open(index)
+    assert sorted(path.name for path in (index / "generations").iterdir()) == ["2"]
+    assert repair_index(index).done == "files"
+    assert contents(index) == expected
+
+
 def test_quantization_and_what_was_removed_stay_as_they_were(index: Path) -> None:
     with TwoStagePipeline.open(index) as pipeline:
         pipeline.store.set_quantization(Quantization("binary", 1))

@@ -205,6 +205,23 @@ FILTERS: dict[str, tuple[dict[str, Any], list[int]]] = {
         [1, 2, 5, 8],
     ),
     "min_should of zero": ({"min_should": {"conditions": [match("document", "a")], "min_count": 0}}, list(range(1, 9))),
+    "min_should of nothing": ({"min_should": {"conditions": [], "min_count": 1}}, []),
+    "min_should of nothing beside ids": (
+        {"must": [{"has_id": [name(7), name(1)]}], "min_should": {"conditions": [], "min_count": 1}},
+        [],
+    ),
+    "min_should of nothing, at least none": (
+        {"must": [{"has_id": [name(7), name(1)]}], "min_should": {"conditions": [], "min_count": 0}},
+        [1, 7],
+    ),
+    "min_should of nothing in a nested filter": (
+        {
+            "must_not": [
+                {"nested": {"key": "metadata.authors", "filter": {"min_should": {"conditions": [], "min_count": 1}}}}
+            ]
+        },
+        list(range(1, 9)),
+    ),
     "filter in a filter": (
         {
             "must": [

@@ -199,6 +199,9 @@ def _clause(where: Any, place: str, depth: int) -> Clause:
     if not isinstance(minimum.get("conditions"), Sequence):
         raise StoreInputError(f"{place}.min_should.conditions is a list of conditions")
     conditions = _conditions(minimum["conditions"], f"{place}.min_should.conditions", depth)
+    if count and not conditions:
+        # Beside other conditions the engine takes an empty list for one that holds; of one condition two never do.
+        conditions, count = (Clause(),), max(count, 2)
     return Clause(must, should, must_not, conditions, count)
 
 

@@ -12,7 +12,7 @@ from retrieval.datatypes import Quantization
 from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.stores.generation_settings import Settings, parse_settings
-from retrieval.stores.index_layout import ENCODER, GENERATIONS, GROWING, ORIGIN, SETTINGS
+from retrieval.stores.index_layout import ENCODER, ENGINE, GENERATIONS, GROWING, ORIGIN, SETTINGS
 from retrieval.stores.json_files import REMEDY, check_schema, read_json, sync_folder, write_json
 from retrieval.stores.seal import SEAL, read_seal
 
@@ -42,7 +42,7 @@ class GenerationFolder:
         self.number = number
         self.growing = growing
         self.path = index.generation(number)
-        self.engine = self.path / "engine"
+        self.engine = self.path / ENGINE
         self.encoder = self.path / ENCODER
         self.origin = origin_of(index.root, number)
         self._released = False

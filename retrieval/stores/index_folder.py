@@ -17,7 +17,7 @@ from typing import Any
 from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.stores.generation_folder import GenerationFolder, erase_folder, origin_of
-from retrieval.stores.index_layout import DAMAGED, GENERATIONS, GROWING, MANIFEST_COPY, ORIGIN
+from retrieval.stores.index_layout import DAMAGED, ENGINE, GENERATIONS, GROWING, MANIFEST_COPY, ORIGIN
 from retrieval.stores.json_files import REMEDY, check_schema, read_json, sync_folder, write_json
 from retrieval.stores.lock import IndexLock
 
@@ -84,11 +84,15 @@ class IndexFolder:
         """Number of the live generation, 1 where there is none yet.
 
         Raises:
-            StoreCorruptError: The manifest cannot be read.
+            StoreCorruptError: The manifest cannot be read, or has gone and left an index.
             IndexMismatchError: A newer version has written it.
         """
         manifest = self.read_manifest()
-        return 1 if manifest is None else _numbers(manifest, self.root)[0]
+        if manifest is not None:
+            return _numbers(manifest, self.root)[0]
+        if any(self._is_complete(number) for number in self._present() if number != 1):
+            raise StoreCorruptError(f"index {self.root} has passages and no {MANIFEST_FILE}; {REMEDY}")
+        return 1
 
     def generation(self, number: int) -> Path:
         """Folder of a generation."""
@@ -217,6 +221,11 @@ class IndexFolder:
         folder = self.root / GENERATIONS
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
+
+    def _is_complete(self, number: int) -> bool:
+        folder = self.generation(number)
+        marked = (folder / GROWING).exists() or (folder / DAMAGED).exists()
+        return not marked and (folder / ENGINE).is_dir()
 
     def _growing_copies(self) -> list[int]:
         manifest = self._readable_manifest()

@@ -23,6 +23,7 @@ from pathlib import Path
 GENERATIONS = "generations"
 MANIFEST_COPY = "manifest.copy.json"
 DAMAGED = "damaged.json"
+ENGINE = "engine"
 ENCODER = "encoder"
 SETTINGS = "store.json"
 GROWING = "growing.json"

@@ -33,7 +33,7 @@ import portalocker
 from retrieval.errors import StoreCorruptError, StoreError
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.stores.generation_folder import GenerationFolder
-from retrieval.stores.index_layout import ENCODER, GENERATIONS, SETTINGS
+from retrieval.stores.index_layout import ENCODER, ENGINE, GENERATIONS, SETTINGS
 from retrieval.stores.json_files import read_json, sync_folder, write_json
 from retrieval.stores.plain_files import is_own_folder
 from retrieval.stores.published_files import copy_file, copy_folder, disk_of, shared_with_writer
@@ -222,9 +222,9 @@ class Publisher:
         segments = self._folder.engine / "segments"
         shares = shared_with_writer(segments)
         self._require_disk(disk_of(segments, shares))
-        copy_folder(segments, copy / "engine" / "segments", shares)
+        copy_folder(segments, copy / ENGINE / "segments", shares)
         for path in sorted(self._folder.engine.glob("*.json")):
-            copy_file(path, copy / "engine" / path.name)
+            copy_file(path, copy / ENGINE / path.name)
         copy_file(source / SETTINGS, copy / SETTINGS)
         if self._folder.encoder.is_dir():
             # Written before the generation was live, and never again.

@@ -9,7 +9,7 @@ from retrieval.errors import IndexMismatchError, StoreBusyError, StoreCorruptErr
 from retrieval.manifest import peek_manifest
 from retrieval.stores.edge import EdgeStore
 from retrieval.stores.edge_engine import engine_dimensions
-from retrieval.stores.index_layout import GENERATIONS
+from retrieval.stores.index_layout import ENGINE, GENERATIONS
 from retrieval.stores.lock import is_writable
 from retrieval.stores.published import current_publication, manifest_digest
 from retrieval.stores.published_views import View, view_of_live, view_of_publication
@@ -74,6 +74,6 @@ def open_view(config: Config, view: View, *, dim: int) -> ReadOnlyStore:
 
 
 def _publish(config: Config, root: Path, generation: int) -> None:
-    dim = engine_dimensions(root / GENERATIONS / str(generation) / "engine")
+    dim = engine_dimensions(root / GENERATIONS / str(generation) / ENGINE)
     with EdgeStore(config, dim=dim, path=root) as store:
         store.publish()

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from retrieval.errors import StoreFullError
+from retrieval.stores.index_layout import ENGINE
 from retrieval.stores.seal import SEAL
 
 _LEAST = 40 * 2**20
@@ -25,7 +26,7 @@ def require_room(generation: Path, place: Path) -> None:
     Raises:
         StoreFullError: There is less room than the log takes.
     """
-    log = generation / "engine" / "wal"
+    log = generation / ENGINE / "wal"
     if not log.is_dir() or (generation / SEAL).exists():
         return
     needed = _LEAST + sum(getattr(path.stat(), "st_blocks", 0) * 512 for path in log.iterdir())
