@@ -250,7 +250,8 @@ def test_quantization_and_what_was_removed_stay_as_they_were(index: Path) -> Non
         assert pipeline.store.count({"must": [{"key": "document_id", "match": {"value": "two"}}]}) == 0
 
 
-def test_a_damaged_adapted_encoder_gives_way_to_the_one_it_came_from(index: Path) -> None:
+def adapted(index: Path) -> tuple[Path, dict[str, Any]]:
+    """Give an index an encoder of its own: its folder, and the manifest before."""
     encoder = index / "generations" / "1" / "encoder"
     shutil.copytree(find_model("starter-static"), encoder)
     saved = read_json(index / "manifest.json") or {}
@@ -259,6 +260,29 @@ def test_a_damaged_adapted_encoder_gives_way_to_the_one_it_came_from(index: Path
         assert isinstance(pipeline.store, EdgeStore)
         pipeline.store.renew_seal()
     assert deep_check(index).ok
+    return encoder, saved
+
+
+@pytest.mark.parametrize(("file", "source"), [("config.json", "seal.json"), ("tokenizer.json", "model starter-static")])
+def test_small_files_of_an_adapted_encoder_are_put_back(index: Path, file: str, source: str) -> None:
+    encoder, _ = adapted(index)
+    expected = contents(index)
+    (encoder / file).write_bytes((encoder / file).read_bytes()[:40])
+    report = repair_index(index)
+    assert (report.done, report.generation, report.notes) == ("files", 1, ())
+    [line] = report.restored
+    assert line.startswith(f"generations/1/encoder/{file} from ")
+    assert line.endswith(source)
+    assert contents(index) == expected
+    assert deep_check(index).ok
+
+
+def test_a_damaged_adapted_encoder_gives_way_to_the_one_it_came_from(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, saved = adapted(index)
+    # Its weights are a copy here, which those of an adaptation never are.
+    monkeypatch.setattr("pipelines.repair.run._base", lambda config: None)
     weights = encoder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     report = repair_index(index)

@@ -11,13 +11,14 @@ from pipelines.deep import deep_check
 from pipelines.index_checks import Check, Finding
 from pipelines.opening import settings_of
 from pipelines.progress import StepCallback
-from pipelines.repair.copies import restore_from_publication
+from pipelines.repair.copies import restore_from_copies
 from pipelines.repair.rebuilding import Rebuilt, rebuild_from_texts
 from pipelines.repair.report import Done, RepairReport
 from pipelines.repair.small_files import restore_small_files, withdraw_damaged_publication
 from retrieval.config import Config
 from retrieval.errors import RetrievalError, StoreError
 from retrieval.manifest import peek_manifest
+from retrieval.models import find_model
 from retrieval.stores import open_store
 from retrieval.stores.edge import EdgeStore
 from retrieval.stores.generation_settings import Settings
@@ -74,7 +75,7 @@ def repair_index(
     config = config or _settings(folder)
     damage = left = _damage(folder, config, tell)
     with _locked(folder):
-        copied = tuple(restore_from_publication(folder, live.number)) if damage is not None else ()
+        copied = tuple(restore_from_copies(folder, live.number, _base(config))) if damage is not None else ()
         restored += (*copied, *withdraw_damaged_publication(folder))
     if copied:
         left = _damage(folder, config, tell)
@@ -127,6 +128,13 @@ def _settings(folder: Path) -> Config:
         return settings_of(folder)
     except RetrievalError:
         return Config()
+
+
+def _base(config: Config) -> Path | None:
+    try:
+        return find_model(config.encoder.model)
+    except RetrievalError:
+        return None
 
 
 def _seal_again(folder: Path, live: Live, config: Config) -> None:

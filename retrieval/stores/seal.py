@@ -32,6 +32,8 @@ _PAYLOADS = "/payload_storage/page_"
 _MISSING = "it is missing"
 _SEGMENTS = "engine/segments"
 ENGINE_CONFIG = "engine/edge_config.json"
+ENCODER_CONFIG = "encoder/config.json"
+_LONGEST_TEXT = 10_000
 _TICK_NS = 50_000_000
 # The engine writes the rest of its configuration anew at every open, as it is asked for then.
 _LASTING = ("vectors", "sparse_vectors", "quantization_config", "wal_enabled")
@@ -76,12 +78,14 @@ class Seal:
         config: What lasts of the configuration of the engine.
         settings: `retrieval.stores.generation_settings.Settings` as they were, as JSON values.
         engine: Which build of the engine has written the files.
+        encoder: Text of the configuration of an adapted encoder: a few words, without which its weights say nothing.
     """
 
     files: Mapping[str, SealedFile]
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     engine: int = 0
+    encoder: str = ""
 
 
 def read_seal(generation: Path) -> Seal | None:
@@ -100,7 +104,8 @@ def read_seal(generation: Path) -> Seal | None:
             for folder, names in saved["files"].items()
             for name, (size, changed, digest, *blocks) in names.items()
         }
-        return Seal(files, dict(saved["config"]), dict(saved["settings"]), int(saved["engine"]))
+        settings, encoder = dict(saved["settings"]), str(saved.get("encoder", ""))
+        return Seal(files, dict(saved["config"]), settings, int(saved["engine"]), encoder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreCorruptError(f"{path} is damaged ({error!r}); {REMEDY}") from error
 
@@ -117,7 +122,7 @@ def write_seal(generation: Path, seal: Seal) -> None:
         parts = [sealed.blocks] if sealed.blocks else []
         files.setdefault(folder, {})[name] = [sealed.size, sealed.time, sealed.digest, *parts]
     kept = {"files": files, "config": seal.config, "settings": seal.settings, "engine": seal.engine}
-    write_json(generation / SEAL, kept)
+    write_json(generation / SEAL, {**kept, "encoder": seal.encoder} if seal.encoder else kept)
 
 
 def remove_seal(generation: Path) -> None:
@@ -243,7 +248,8 @@ def make_seal(generation: Path, known: Mapping[str, SealedFile], settings: Mappi
         parts = _packed(digest.blocks) if _PAYLOADS in name else ""
         files[name] = SealedFile(changed[name].st_size, trusted_at, digest.digest, parts)
     config = lasting_config(read_json(generation / ENGINE_CONFIG) or {})
-    return Seal({name: files[name] for name in sorted(files)}, config, dict(settings), engine)
+    encoder = _short_text(generation / ENCODER_CONFIG) if ENCODER_CONFIG in files else ""
+    return Seal({name: files[name] for name in sorted(files)}, config, dict(settings), engine, encoder)
 
 
 def whole_blocks(path: Path, sealed: SealedFile) -> set[int]:
@@ -269,6 +275,14 @@ def sealable_files(generation: Path) -> Iterator[str]:
         for name in _files_under(generation, folder):
             if name != ENGINE_CONFIG:
                 yield name
+
+
+def _short_text(path: Path) -> str:
+    try:
+        text = path.read_bytes()[: _LONGEST_TEXT + 1].decode()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if len(text) <= _LONGEST_TEXT else ""
 
 
 def _packed(blocks: Mapping[int, int]) -> str:
