@@ -22,6 +22,8 @@ MAX_TOKENIZER_BYTES = 2**27
 MAX_GRAPH_BYTES = 2**31
 MAX_LENGTH = 2**31 - 1
 """Of a number of tokens or characters."""
+_UNKNOWN = "\U00013080 " + "q" * 300
+"""A hieroglyph, and a word longer than tokenizers look up."""
 
 
 def checked_file(path: Path, folder: Path, most: int | None = None) -> Path:
@@ -89,12 +91,15 @@ def read_tokenizer(path: Path, folder: Path) -> Tokenizer:
         folder: The folder of the model.
 
     Raises:
-        ModelError: It is missing, too large, or not a tokenizer.
+        ModelError: It is missing, too large, not a tokenizer, or fails at words that it does not know.
     """
     from tokenizers import Tokenizer
 
     checked_file(path, folder, MAX_TOKENIZER_BYTES)
-    return guarded(path, lambda: Tokenizer.from_file(str(path)))
+    tokenizer = guarded(path, lambda: Tokenizer.from_file(str(path)))
+    # Some cannot say that a word is unknown to them, which would show at the first text that has one.
+    guarded(path, lambda: tokenizer.encode(_UNKNOWN, add_special_tokens=False))
+    return tokenizer
 
 
 def guarded(path: Path, call: Callable[[], T]) -> T:

@@ -287,6 +287,25 @@ def test_a_frame_with_tokens_that_are_not_there_is_a_model_error(pairs: Path) ->
         PairTokenizer(pairs)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"type": "WordPiece", "vocab": {"copper": 0, "a": 1}, "unk_token": "[NO]"},
+        {"type": "WordLevel", "vocab": {"copper": 0}, "unk_token": "[NO]"},
+        {"type": "Unigram", "vocab": [["copper", -1.0]], "unk_id": None},
+        {"type": "BPE", "vocab": {"c": 0}, "merges": [], "unk_token": "[NO]"},
+    ],
+    ids=lambda model: model["type"],
+)
+def test_a_tokenizer_that_cannot_say_unknown_is_refused_when_it_is_opened(static: Path, model: dict[str, Any]) -> None:
+    content = json.loads((static / "tokenizer.json").read_text(encoding="utf-8"))
+    extra = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100} if "Piece" in model["type"] else {}
+    content |= {"model": {**model, **extra}, "added_tokens": []}
+    (static / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not a tokenizer: .*(?i:unk)"):
+        StaticEncoder.open(static)
+
+
 def test_settings_of_other_types(static: Path, pairs: Path) -> None:
     config = json.loads((static / "config.json").read_text(encoding="utf-8"))
     (static / "config.json").write_text(json.dumps({**config, "unknown": ["skip"]}), encoding="utf-8")
