@@ -525,6 +525,10 @@ BAD_POINTS: dict[str, tuple[Callable[[], Any], str]] = {
         "from 0 to",
     ),
     "sparse NaN": (lambda: point(2, None, {1: math.nan}), "negative, NaN or infinite"),
+    "sparse beyond float32": (
+        lambda: Point(name(2), None, SparseVector(np.array([1]), np.array([3.4028236e38])), {}),
+        "has values beyond float32",
+    ),
     "negative weight": (lambda: point(2, None, {1: -1.0}), "negative, NaN or infinite"),
     "payload is a list": (lambda: Point(name(2), dense(1), None, [1]), "payload is a list"),  # type: ignore[arg-type]
     "payload NaN": (lambda: point(2, dense(1), a={"b": [math.nan]}), r"payload.a.b\[0\] is nan"),

@@ -142,7 +142,8 @@ def checked_sparse(vector: Any, place: str) -> SparseVector | None:
         repeated = indices[1:][indices[1:] == indices[:-1]]
         if len(repeated):
             raise StoreInputError(f"{place} names index {repeated[0]} twice")
-    indices, values = indices.astype(np.uint32), values.astype(np.float32)
+    with np.errstate(over="ignore"):  # which is an error below, and no warning
+        indices, values = indices.astype(np.uint32), values.astype(np.float32)
     if not np.isfinite(values).all():
         raise StoreInputError(f"{place} has values beyond float32")
     return SparseVector(indices, values)
