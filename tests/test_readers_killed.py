@@ -112,7 +112,7 @@ def test_a_failed_publication_costs_no_write(
     index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with reader(index) as pipeline, TwoStagePipeline.open(index) as writer:
-        monkeypatch.setattr("retrieval.stores.published.copy_folder", _no_space)
+        monkeypatch.setattr("retrieval.stores.publisher.copy_folder", _no_space)
         writer.ingest([("reef", "Corals build a reef.")])
         assert "readers keep the state before: cannot publish" in caplog.text
         assert (first(writer, "corals"), pipeline.refresh()) == ("reef", False)
@@ -133,7 +133,7 @@ def test_a_publication_of_another_start_of_the_machine_is_made_again(
     with reader(index):
         pass
     before = publications(index)
-    monkeypatch.setattr("retrieval.stores.published._boot", lambda: "another")
+    monkeypatch.setattr("retrieval.stores.published.boot_id", lambda: "another")
     with reader(index) as pipeline:
         assert first(pipeline, "tides") == "moon"
     assert publications(index) != before

@@ -45,7 +45,8 @@ from retrieval.stores.points import (
     payload_selector,
     vector_names,
 )
-from retrieval.stores.published import Publisher, tidy_publications
+from retrieval.stores.published import tidy_publications
+from retrieval.stores.publisher import Publisher
 from retrieval.stores.room import require_room
 from retrieval.stores.searching import Query, search_engine
 from retrieval.stores.ties import count_values, most_frequent
