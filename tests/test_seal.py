@@ -23,7 +23,8 @@ from retrieval.stores.file_digests import BLOCK, digest_file, notes_writes
 from retrieval.stores.index_folder import find_live
 from retrieval.stores.index_layout import MANIFEST_COPY
 from retrieval.stores.json_files import read_json, write_json
-from retrieval.stores.seal import SEAL, Seal, compare_digests, read_seal, touched_files, whole_blocks
+from retrieval.stores.seal import SEAL, Seal, read_seal
+from retrieval.stores.seal_differences import compare_digests, touched_files, whole_blocks
 from tests.store_folders import quick_folder
 
 DIM = 8

@@ -18,7 +18,8 @@ from retrieval.stores.json_files import read_json
 from retrieval.stores.lock import IndexLock
 from retrieval.stores.published import named_publication
 from retrieval.stores.published_seal import damage_of_publication
-from retrieval.stores.seal import SEAL, compare_digests, read_seal
+from retrieval.stores.seal import SEAL, read_seal
+from retrieval.stores.seal_differences import compare_digests
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from retrieval.stores.file_digests import digest_file
 from retrieval.stores.index_layout import ENCODER, GENERATIONS
 from retrieval.stores.published import named_publication
 from retrieval.stores.published_files import copy_file
-from retrieval.stores.seal import ENCODER_CONFIG, SEAL, Seal, SealedFile, compare_digests, read_seal
+from retrieval.stores.seal import ENCODER_CONFIG, SEAL, Seal, SealedFile, read_seal
+from retrieval.stores.seal_differences import compare_digests
 
 _NEW = ".restored"
 _Write = Callable[[Path], object]

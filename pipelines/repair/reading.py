@@ -18,7 +18,8 @@ from pipelines.progress import StepCallback
 from retrieval.datatypes import FloatArray
 from retrieval.stores.file_digests import BLOCK
 from retrieval.stores.salvage import SalvagedPayload, salvage_payloads
-from retrieval.stores.seal import Seal, whole_blocks
+from retrieval.stores.seal import Seal
+from retrieval.stores.seal_differences import whole_blocks
 
 _START = "from pipelines.repair.reading import read_for_parent; read_for_parent()"
 

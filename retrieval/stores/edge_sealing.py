@@ -15,15 +15,13 @@ from retrieval.stores.seal import (
     ENGINE_CONFIG,
     Seal,
     SealedFile,
-    compare_digests,
     lasting_config,
     make_seal,
     read_seal,
     remove_seal,
-    require_same_sizes,
-    touched_files,
     write_seal,
 )
+from retrieval.stores.seal_differences import compare_digests, require_same_sizes, touched_files
 
 
 class Sealing:

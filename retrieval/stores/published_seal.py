@@ -17,16 +17,14 @@ from retrieval.stores.json_files import read_json
 from retrieval.stores.seal import (
     ENGINE_CONFIG,
     SEAL,
-    Difference,
     Seal,
     SealedFile,
-    compare_digests,
-    compare_sizes,
     lasting_config,
     read_seal,
     sealable_files,
     write_seal,
 )
+from retrieval.stores.seal_differences import Difference, compare_digests, compare_sizes
 
 
 def seal_publication(folder: Path, generation: int) -> None:
