@@ -24,7 +24,7 @@ from retrieval.stores.index_folder import find_live
 from retrieval.stores.index_layout import MANIFEST_COPY
 from retrieval.stores.json_files import read_json, write_json
 from retrieval.stores.seal import SEAL, Seal, read_seal
-from retrieval.stores.seal_differences import compare_digests, touched_files, whole_blocks
+from retrieval.stores.seal_differences import compare_digests, require_same_sizes, touched_files, whole_blocks
 from tests.store_folders import quick_folder
 
 DIM = 8
@@ -169,7 +169,7 @@ def test_flipped_bits_are_found_by_their_digest(index: Path) -> None:
     assert sorted(item.rpartition("/")[2] for item in different(index)) == sorted(
         ["page_0.dat", "chunk_0.mmap", "page_0.dat", "open-1"]
     )
-    seal.require_same_sizes(generation(index), sealed(index))
+    require_same_sizes(generation(index), sealed(index))
 
 
 def test_a_changed_file_is_not_sealed_with_the_new(index: Path) -> None:
