@@ -98,7 +98,9 @@ class Chunker:
             cuts = [(start, end, _leading_headings(text))] if start < end else []
         else:
             cuts = [
-                (start, end, section.headings) for section in _sections(text) for start, end in self._cut(text, section)
+                (start, end, section.headings)
+                for section in _sections(text)
+                for start, end in _without_repeats(self._cut(text, section))
             ]
         return [
             Passage(document.id, index, text[start:end], start, end, document.title, headings)
@@ -211,6 +213,15 @@ def _sections(text: str) -> list[_Section]:
         body = heading.end
     sections.append(_Section(start, len(text), tuple(title for _, title in path), body))
     return sections
+
+
+def _without_repeats(cuts: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Leave out what lies in passages before it: a longer piece of a word may have fewer tokens than a shorter one."""
+    covered = -1
+    for start, end in cuts:
+        if end > covered:
+            yield start, end
+            covered = end
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -104,6 +104,7 @@ def test_headings_stand_one_after_the_other(text: str) -> None:
 
 @budget(60)
 @given(text=TEXTS, words=st.integers(1, 40))
+@example(text="0" * 55, words=1)
 def test_windows_cover_the_text_and_one_of_them_is_chosen(encoder: StaticEncoder, text: str, words: int) -> None:
     windows = windows_of(text, words)
     covered = 0

@@ -15,6 +15,8 @@ from retrieval.protocols import Encoder
 _WORD = re.compile(r"\S{1,24}")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]\u201d\u2019]*$|[\u3002\uff01\uff1f]$")
 
+_ROUNDING = 1e-6
+
 Span = tuple[int, int]
 
 
@@ -68,7 +70,8 @@ def choose_windows(query_vector: FloatArray, texts: Sequence[str], encoder: Enco
     chosen, first = whole, 0
     for at in contested:
         here = closeness[first : first + len(windows[at])]
-        chosen[at] = windows[at][int(np.argmax(here))]
+        # A product of matrices rounds a row as its neighbours would have it: equal windows differ in the last digit.
+        chosen[at] = windows[at][int(np.argmax(here >= here.max() - _ROUNDING))]
         first += len(windows[at])
     return chosen
 
