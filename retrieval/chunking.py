@@ -22,7 +22,9 @@ from retrieval.token_counts import CountMany, token_counter
 CHARACTERS_PER_TOKEN = 32
 """A passage has at most this many characters per token of its budget, so that one endless word cannot fill it alone."""
 
-_VERSION = 1
+_MOST_SHARED = 0.75
+"""Of the characters of a passage with the one before; in tokens it is at most half."""
+_VERSION = 2
 
 
 class Chunker:
@@ -136,7 +138,13 @@ class Chunker:
         room = self.config.max_tokens - self._count(text[start:body]) - 1
         if room * 2 <= self.config.max_tokens:
             return [], start
-        pieces = self._cut_window(text, body, min(end, body + self._window), room)[:2]
+        stop = min(end, body + self._window)
+        endless = self._endless.search(text, body, stop)
+        if endless is not None:
+            _, stop = _trimmed(text, body, endless.start())
+        if stop <= body:
+            return [], start
+        pieces = self._cut_window(text, body, stop, room)[:2]
         if not pieces or not self._fits(text, start, pieces[0][1]):
             return [], start
         # The second piece begins with what it shares with the first.
@@ -216,12 +224,26 @@ def _sections(text: str) -> list[_Section]:
 
 
 def _without_repeats(cuts: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Leave out what lies in passages before it: a longer piece of a word may have fewer tokens than a shorter one."""
-    covered = -1
+    """Leave out what brings next to nothing, as long as that leaves no gap.
+
+    Characters of no token, such as joiners, may be shared without limit, and a longer piece of a word may have fewer
+    tokens than a shorter one; a passage could begin one character behind the one before, or lie in it.
+    """
+    covered, held = -1, None
     for start, end in cuts:
-        if end > covered:
+        if held is not None and start > covered:
+            yield held
+            covered = held[1]
+        held = None
+        if end <= covered:
+            continue
+        if covered - start > (end - start) * _MOST_SHARED:
+            held = start, end
+        else:
             yield start, end
             covered = end
+    if held is not None:
+        yield held
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

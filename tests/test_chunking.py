@@ -217,7 +217,7 @@ def test_fingerprint_is_json_and_follows_the_settings() -> None:
     one = Chunker(ChunkingConfig(max_tokens=64, overlap_tokens=8), count_words).fingerprint
     other = Chunker(ChunkingConfig(max_tokens=64, overlap_tokens=9), count_words).fingerprint
     assert json.loads(json.dumps(one)) == {
-        "version": 1,
+        "version": 2,
         "max_tokens": 64,
         "overlap_tokens": 8,
         "characters_per_token": 32,
@@ -269,3 +269,35 @@ def test_every_passage_is_in_place_in_budget_and_nothing_is_lost(text: str, name
     assert passages == chunk(text, overlap=overlap, count=count)
     if 0 < count(text.strip()) <= 16 and text.strip() and len(text) <= 16 * CHARACTERS_PER_TOKEN:
         assert len(passages) == 1
+
+
+@pytest.mark.parametrize("letter", ["x", "\u200d", "\u6771"])
+def test_an_endless_word_below_a_heading_takes_few_counts(letter: str) -> None:
+    counted = []
+
+    def count(text: str) -> int:
+        counted.append(len(text))
+        return len(text.split())
+
+    config = ChunkingConfig(max_tokens=64, overlap_tokens=16)
+    passages = Chunker(config, count).split(Document("d", f"# Head\nsome words {letter * 50_000}\nand more"))
+    assert [passage.headings for passage in passages] == [("Head",)] * len(passages)
+    assert passages[0].text.startswith("# Head\nsome words")
+    assert sum(len(passage.text) for passage in passages) < 1.1 * 50_000
+    assert len(counted) < 500
+
+
+def test_letters_without_tokens_are_not_shared_without_limit() -> None:
+    def count(text: str) -> int:
+        return len(text.replace("\u200d", ""))
+
+    config = ChunkingConfig(max_tokens=16, overlap_tokens=8)
+    text = "x" * 40 + "\u200d" * 300 + "y" * 40 + "\u200d" * 60 + "z" * 40
+    passages = Chunker(config, count).split(Document("d", text))
+    assert "".join(sorted({letter for passage in passages for letter in passage.text})) == "xyz\u200d"
+    covered = 0
+    for passage in passages:
+        assert passage.start <= covered < passage.end
+        covered = passage.end
+    assert covered == len(text)
+    assert sum(len(passage.text) for passage in passages) < 4 * len(text)
