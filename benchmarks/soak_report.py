@@ -145,8 +145,9 @@ def _plot(record: dict[str, Any], path: Path) -> None:
         for axis, name in zip(row, ("memory and disk, MB", "number", "p50, ms"), strict=True):
             axis.set(title=f"{subject}: {name}", xlabel="minutes")
             axis.grid(visible=True, alpha=0.3)
-            axis.legend(frameon=False)
+            axis.legend(frameon=False, loc="upper center", ncols=2, fontsize="small")
         for axis in row[:2]:
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, axis.get_ylim()[1] * 1.3)
+        row[2].set_ylim(top=row[2].get_ylim()[1] * 5)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
