@@ -114,7 +114,7 @@ def test_the_console_says_that_it_only_reads(capsys: pytest.CaptureFixture[str])
         workers=2,
         queue=64,
         keys=0,
-        uploads="/tmp/x",
+        uploads="spool-folder",
         keeps_uploads=False,
         read_only=True,
     )
@@ -123,5 +123,5 @@ def test_the_console_says_that_it_only_reads(capsys: pytest.CaptureFixture[str])
     assert "index: 3 documents, 4 passages, read-only" in shown
     assert "whoever reaches the port may search" in shown
     assert "ingest" not in shown
-    assert "/tmp/x" not in shown
+    assert "spool-folder" not in shown
     assert "DELETE" not in shown
