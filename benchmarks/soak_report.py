@@ -57,6 +57,8 @@ def page(record: dict[str, Any], plot: str) -> str:
         "",
         f"![Memory, open files and latency over the hours]({plot})",
     ]
+    if "note" in record:
+        lines += ["", record["note"]]
     for subject, found in record["subjects"].items():
         lines += _subject(subject, found)
     return "\n".join(lines) + "\n"
