@@ -147,3 +147,12 @@ def test_blocks_of_which_only_the_end_is_known(case: str) -> None:
 def test_what_is_no_block_is_refused(data: bytes, size: int, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         decompress_block(data, 0, len(data), size)
+
+
+def test_a_block_of_unknown_size_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.stores.lz4_block._MOST", 1_000)
+    data, _ = BLOCKS["long match"]
+    assert len(decompress_block(data, 0, len(data), None)) == 31
+    endless = b"\x1fz\x01\x00" + b"\xff" * 20 + b"\x00\x10!"
+    with pytest.raises(ValueError, match="a match reaches beyond"):
+        decompress_block(endless, 0, len(endless), None)

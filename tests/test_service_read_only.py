@@ -31,7 +31,7 @@ def writer(tmp_path: Path) -> Iterator[TwoStagePipeline]:
     """The pipeline that has the index open."""
     with TwoStagePipeline.open(tmp_path / "index", small_config()) as pipeline:
         pipeline.ingest([Document("old", "copper pipe of old")])
-        pipeline.store.publish()
+        pipeline.publish()
         yield pipeline
 
 
@@ -109,6 +109,7 @@ def test_the_console_says_that_it_only_reads(capsys: pytest.CaptureFixture[str])
         index="index",
         documents=3,
         passages=4,
+        updated="2026-11-22T09:00:00+00:00",
         encoder="starter-static@8060bde22c9a",
         reranker="off",
         workers=2,
@@ -119,8 +120,8 @@ def test_the_console_says_that_it_only_reads(capsys: pytest.CaptureFixture[str])
         read_only=True,
     )
     render_started(Console(width=80), started)
-    shown = capsys.readouterr().out
-    assert "index: 3 documents, 4 passages, read-only" in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "index: 3 documents, 4 passages, read-only as of 2026-11-22T09:00:00+00:00" in shown
     assert "whoever reaches the port may search" in shown
     assert "ingest" not in shown
     assert "spool-folder" not in shown

@@ -241,7 +241,7 @@ def _rebuild(index: Path, room: Path, tell: Tell) -> None:
 
 def _publish(index: Path, room: Path, tell: Tell) -> None:
     with opened(index, tell) as pipeline:
-        pipeline.store.publish()  # type: ignore[attr-defined]
+        pipeline.publish()
         tell(done=True)
 
 

@@ -37,6 +37,7 @@ class Started:
         index: Folder, or URL and collection.
         documents: In the index.
         passages: In the index.
+        updated: When the state that is served was written, UTC.
         encoder: Static model with its digest.
         reranker: Cross-encoder.
         workers: Threads that search.
@@ -53,6 +54,7 @@ class Started:
     index: str
     documents: int
     passages: int
+    updated: str
     encoder: str
     reranker: str
     workers: int
@@ -76,6 +78,7 @@ class Started:
             index=location,
             documents=manifest.documents,
             passages=manifest.passages,
+            updated=manifest.updated,
             encoder=f"{manifest.encoder.name}@{manifest.encoder.digest}",
             reranker=rerank.model if rerank.enabled else "off",
             workers=service.pool.workers,
@@ -96,7 +99,7 @@ def render_started(console: Console, started: Started) -> None:
     """
     everything = "search" if started.read_only else "do everything"
     keys = f"{started.keys} bearer keys" if started.keys else f"none: whoever reaches the port may {everything}"
-    mode = ", read-only" if started.read_only else ""
+    mode = f", read-only as of {started.updated}" if started.read_only else ""
     uploads = started.uploads if started.keeps_uploads else f"{started.uploads} (gone when this process ends)"
     rows = [
         ("index", f"{started.index}: {started.documents:,} documents, {started.passages:,} passages{mode}"),

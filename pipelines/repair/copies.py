@@ -1,4 +1,4 @@
-"""Files of an index from wherever there is a second copy of them, as they were sealed."""
+"""Second copies of the files of an index: what is damaged is put back from them, and damaged ones are removed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from retrieval.errors import StoreCorruptError, StoreFullError
 from retrieval.stores.file_digests import digest_file
 from retrieval.stores.index_layout import ENCODER, GENERATIONS
-from retrieval.stores.published import named_publication
+from retrieval.stores.published import named_publication, withdraw_publications
 from retrieval.stores.published_files import copy_file
-from retrieval.stores.seal import ENCODER_CONFIG, SEAL, Seal, SealedFile, read_seal
+from retrieval.stores.published_seal import damage_of_publication
+from retrieval.stores.seal import ENCODER_CONFIG, SEAL, Seal, read_seal
 from retrieval.stores.seal_differences import compare_digests
 
-_NEW = ".restored"
+_NEW = "restored.new"
 _Write = Callable[[Path], object]
 
 
@@ -37,44 +38,61 @@ def restore_from_copies(folder: Path, number: int, base: Path | None) -> Iterato
     try:
         seal = read_seal(generation)
     except StoreCorruptError:
-        seal = None
-    for different in [] if seal is None else compare_digests(generation, seal):
-        if seal is None or different.name not in seal.files:
-            continue
-        place = (generation / different.name).relative_to(folder)
-        for source, write in _copies(folder, number, base, seal, different.name):
-            if _put(write, generation / different.name, seal.files[different.name]):
-                yield f"{place} from {source}"
-                break
+        return
+    if seal is None:
+        return
+    for name in (different.name for different in compare_digests(generation, seal)):
+        found = next(_copies(folder, number, base, seal, name), None) if name in seal.files else None
+        if found is not None:
+            source, write = found
+            _put(write, generation / name, generation / _NEW)
+            yield f"{GENERATIONS}/{number}/{name} from {source}"
+
+
+def withdraw_damaged_publication(folder: Path) -> Iterator[str]:
+    """Remove the copy that other processes read where it is damaged, and say so; the index is locked by the caller.
+
+    Args:
+        folder: Folder of the index.
+    """
+    publication = named_publication(folder)
+    if publication is None:
+        return
+    if any(damage_of_publication(publication.folder, publication.digest, contents=True)):
+        withdraw_publications(folder)
+        yield f"{publication.folder.relative_to(folder)}, by removing it: who reads next has it made again"
 
 
 def _copies(folder: Path, number: int, base: Path | None, seal: Seal, name: str) -> Iterator[tuple[str, _Write]]:
-    """Where there may be a copy of a file, and what writes it."""
+    """Where a file still is as it was sealed, and what writes it."""
+    digest = seal.files[name].digest
     publication = named_publication(folder)
     if publication is not None:
         copy = publication.folder / GENERATIONS / str(number) / name
-        if copy.is_file():
+        if _says(copy, digest):
             yield str(copy.relative_to(folder)), partial(copy_file, copy)
     if name == ENCODER_CONFIG and seal.encoder:
-        text = seal.encoder
-        yield f"{GENERATIONS}/{number}/{SEAL}", lambda target: target.write_bytes(text.encode())
+        text = seal.encoder.encode()
+        yield f"{GENERATIONS}/{number}/{SEAL}", lambda target: target.write_bytes(text)
     within, _, file = name.partition("/")
-    if within == ENCODER and base is not None and (base / file).is_file():
+    if within == ENCODER and base is not None and _says(base / file, digest):
         yield f"the model {base.name}", partial(copy_file, base / file)
 
 
-def _put(write: _Write, target: Path, sealed: SealedFile) -> bool:
-    """Write a file anew where the copy says what was sealed."""
-    new = target.with_name(target.name + _NEW)
+def _says(path: Path, digest: str) -> bool:
+    try:
+        return digest_file(path).digest == digest
+    except OSError:
+        return False
+
+
+def _put(write: _Write, target: Path, new: Path) -> None:
+    """Write a file beside the sealed folders first, where it is no part of the index if this ends in the middle."""
     try:
         new.unlink(missing_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         write(new)
-        same = digest_file(new).digest == sealed.digest
-        if same:
-            os.replace(new, target)
+        os.replace(new, target)
     except OSError as error:
-        raise StoreFullError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
         new.unlink(missing_ok=True)
-    return same
+        raise StoreFullError(f"cannot write {target}: {error.strerror or error}") from error

@@ -11,10 +11,10 @@ from pipelines.deep import deep_check
 from pipelines.index_checks import Check, Finding
 from pipelines.opening import settings_of
 from pipelines.progress import StepCallback
-from pipelines.repair.copies import restore_from_copies
+from pipelines.repair.copies import restore_from_copies, withdraw_damaged_publication
 from pipelines.repair.rebuilding import Rebuilt, rebuild_from_texts
 from pipelines.repair.report import Done, RepairReport
-from pipelines.repair.small_files import restore_small_files, withdraw_damaged_publication
+from pipelines.repair.small_files import restore_small_files
 from retrieval.config import Config
 from retrieval.errors import RetrievalError, StoreError
 from retrieval.manifest import peek_manifest

@@ -12,8 +12,6 @@ from retrieval.stores.generation_settings import Settings, settings_of
 from retrieval.stores.index_folder import Live
 from retrieval.stores.index_layout import GENERATIONS, MANIFEST_COPY, SETTINGS
 from retrieval.stores.json_files import read_json, write_json
-from retrieval.stores.published import named_publication, withdraw_publications
-from retrieval.stores.published_seal import damage_of_publication
 from retrieval.stores.seal import SEAL, read_seal
 
 
@@ -47,20 +45,6 @@ def restore_small_files(folder: Path, live: Live, settings: Settings) -> Iterato
         else:
             write_json(path, asdict(settings))
             yield f"{path.relative_to(folder)} with the settings of the configuration"
-
-
-def withdraw_damaged_publication(folder: Path) -> Iterator[str]:
-    """Remove the copy that other processes read where it is damaged, and say so; the index is locked by the caller.
-
-    Args:
-        folder: Folder of the index.
-    """
-    publication = named_publication(folder)
-    if publication is None:
-        return
-    if any(damage_of_publication(publication.folder, publication.digest, contents=True)):
-        withdraw_publications(folder)
-        yield f"{publication.folder.relative_to(folder)}, by removing it: who reads next has it made again"
 
 
 def _is_damaged(path: Path) -> bool:

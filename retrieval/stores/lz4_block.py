@@ -5,7 +5,8 @@ Source: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
 
 from __future__ import annotations
 
-import sys
+_MOST = 1 << 28
+"""Bytes of a block of unknown size; a damaged one could name any."""
 
 
 def decompress_block(data: bytes, start: int, end: int, size: int | None) -> bytes:
@@ -15,14 +16,15 @@ def decompress_block(data: bytes, start: int, end: int, size: int | None) -> byt
         data: The block, and anything around it.
         start: Where it begins.
         end: Where it ends at the latest.
-        size: How many bytes it holds; reading ends there. ``None`` where only ``end`` is known, and exact.
+        size: How many bytes it holds; reading ends there. ``None`` where only ``end`` is known, and exact; then it is
+            at most 256 MiB.
 
     Raises:
         ValueError: It is not such a block.
     """
     out = bytearray()
     at = start
-    most = sys.maxsize if size is None else size
+    most = _MOST if size is None else size
     while at < end:
         token = data[at]
         at += 1
